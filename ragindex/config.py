@@ -1,0 +1,143 @@
+"""Frozen settings, parsed once: defaults < `ragindex.toml` < environment < flags.
+
+`ragindex.toml` lies next to the store (in the folder that holds `.ragindex/`); its keys are the field names below,
+the limits in a `[limits]` table. Environment variables are `RAGINDEX_` + the upper-case field name
+(`RAGINDEX_LIMITS_SECONDS` for a limit).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ragindex.errors import UsageError
+
+__all__ = ["Limits", "Settings", "load_settings"]
+
+_MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one file may cost before it is given up with a reason.
+
+    seconds: wall time of its parser; memory_mb: address space of the parser's process above its start; file_mb: size
+    on disk; pages: PDF pages, slides or sheets; text_mb: characters of text, in millions; expansion: unpacked over
+    packed size of archive formats (docx, xlsx, pptx, epub) before it counts as a bomb.
+    """
+
+    seconds: float = 60.0
+    memory_mb: int = 1024
+    file_mb: int = 256
+    pages: int = 10_000
+    text_mb: int = 128
+    expansion: int = 200
+
+    @property
+    def file_bytes(self) -> int:
+        """`file_mb` in bytes."""
+        return self.file_mb * _MEBIBYTE
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a user may set that is not part of a single request.
+
+    encoder: name, directory or hub id. chunk_tokens and overlap: in the encoder's tokens; a chunk's prompt, title,
+    headings and special tokens count towards chunk_tokens. include and exclude: glob patterns with the meaning of a
+    `.gitignore` line. threads: None lets torch and FAISS decide.
+    """
+
+    encoder: str = "bundled"
+    chunk_tokens: int = 256
+    overlap: int = 32
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.chunk_tokens < 16:
+            raise UsageError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 16.")
+        if not 0 <= self.overlap < self.chunk_tokens // 2:
+            raise UsageError(f"overlap is {self.overlap}; it must be at least 0 and less than half of chunk_tokens.")
+
+
+def load_settings(folder: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Merge the defaults, `folder/ragindex.toml`, `environment` and `overrides` (None values are ignored).
+
+    Raises UsageError for an unknown key, a wrong type, or a file that is not TOML.
+    """
+    settings = Settings()
+    file = folder / "ragindex.toml"
+    if file.is_file():
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise UsageError(f"{file} cannot be read: {error}.") from error
+        settings = _merge(settings, table, str(file))
+    settings = _merge(settings, _from_environment(environment), "the environment")
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return _merge(settings, given, "the options")
+
+
+def _merge(settings: Settings, table: Mapping[str, Any], origin: str) -> Settings:
+    limits = settings.limits
+    values = dict(table)
+    if "limits" in values:
+        limits = replace(limits, **_checked(Limits, values.pop("limits"), f"[limits] of {origin}"))
+    return replace(settings, limits=limits, **_checked(Settings, values, origin))
+
+
+def _checked(kind: type[Limits] | type[Settings], table: Any, origin: str) -> dict[str, Any]:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{origin} must be a table.")
+    known = {entry.name: entry for entry in fields(kind) if entry.name != "limits"}
+    result: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"{origin} has an unknown key {key!r}; known keys are {', '.join(sorted(known))}.")
+        wanted = str(known[key].type)
+        if wanted.startswith("tuple"):
+            if not (isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)):
+                raise UsageError(f"{origin}: {key} must be a list of strings.")
+            result[key] = tuple(value)
+        elif wanted == "str":
+            if not isinstance(value, str):
+                raise UsageError(f"{origin}: {key} must be a string.")
+            result[key] = value
+        else:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UsageError(f"{origin}: {key} must be a number.")
+            result[key] = float(value) if wanted == "float" else int(value)
+            if result[key] < 0:
+                raise UsageError(f"{origin}: {key} is {value}; it must not be negative.")
+    return result
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    for kind, prefix, target in ((Settings, "RAGINDEX_", table), (Limits, "RAGINDEX_LIMITS_", limits)):
+        for entry in fields(kind):
+            raw = environment.get(prefix + entry.name.upper())
+            if raw is None or entry.name == "limits":
+                continue
+            target[entry.name] = _parse(raw, str(entry.type), prefix + entry.name.upper())
+    if limits:
+        table["limits"] = limits
+    return table
+
+
+def _parse(raw: str, wanted: str, name: str) -> Any:
+    if wanted.startswith("tuple"):
+        return [item.strip() for item in raw.split(",") if item.strip()]
+    if wanted == "str":
+        return raw
+    try:
+        return float(raw) if wanted == "float" else int(raw)
+    except ValueError as error:
+        raise UsageError(f"{name} is {raw!r}; it must be a number.") from error
