@@ -1,0 +1,140 @@
+"""The catalogue: the truth of a store, and the only way to its SQL.
+
+Every method is one transaction. Reading is thread-safe; writing belongs under the `WriterLease`. Besides the errors
+that a method names, each raises StoreError when SQLite cannot do its work and CorruptionError when the file is
+damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from sqlalchemy import delete, select
+
+from ragindex.errors import StoreError, UsageError
+from ragindex.store import integrity, migrate, writing
+from ragindex.store.database import FILE_NAME, Database
+from ragindex.store.feeding import Feeding
+from ragindex.store.reading import Reading
+from ragindex.store.registry import Registry
+from ragindex.store.rows import (
+    Batch,
+    Changes,
+    ChunkRow,
+    Counts,
+    DocumentRow,
+    DocumentWrite,
+    EncoderRow,
+    FailureRow,
+    FailureState,
+    FailureWrite,
+    FileState,
+    Float16Array,
+    Mark,
+    Move,
+    TextEntry,
+    VectorBatch,
+)
+from ragindex.store.schema import HEAD, ChunkModel, EncoderModel, VectorModel
+
+__all__ = [
+    "HEAD",
+    "Batch",
+    "Catalog",
+    "Changes",
+    "ChunkRow",
+    "Counts",
+    "DocumentRow",
+    "DocumentWrite",
+    "EncoderRow",
+    "FailureRow",
+    "FailureState",
+    "FailureWrite",
+    "FileState",
+    "Mark",
+    "Move",
+    "TextEntry",
+    "VectorBatch",
+]
+
+
+class Catalog(Registry, Reading, Feeding):
+    """An open store; `directory` is the store's (`.ragindex`). Use `Catalog.open`, and close it or use it in a
+    `with`.
+    """
+
+    def __init__(self, directory: Path, database: Database) -> None:
+        self.directory = directory
+        self._database = database
+
+    @classmethod
+    def open(cls, directory: Path, *, create: bool = True) -> Catalog:
+        """Open the store in `directory`, making an empty one if there is none and `create` allows.
+
+        A folder that cannot be written is opened for reading. Raises StoreError when there is no store, SchemaError
+        when it was written by another version of the schema, CorruptionError when the file is not a catalogue.
+        """
+        file = directory / FILE_NAME
+        if not file.is_file():
+            if not create:
+                raise StoreError(f"There is no store in {directory}; `ragindex index PATH` makes one.")
+            migrate.create(directory)
+        return cls(directory, Database(file))
+
+    def close(self) -> None:
+        """Close the store; harmless when it is closed."""
+        self._database.close()
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the folder cannot be written."""
+        return self._database.read_only
+
+    def commit(self, collection: int, batch: Batch) -> int:
+        """Apply a batch completely or not at all; returns the collection's generation after it.
+
+        Replacing, moving or removing a document logs its chunks, so that indexes can follow. Raises UsageError for a
+        batch that contradicts itself and CorruptionError for a vector that is missing, not finite or of the wrong
+        length.
+        """
+        try:
+            with self._database.writing() as connection:
+                return writing.apply(connection, collection, batch)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"A text or path is not valid Unicode and cannot be stored: {error}.") from error
+
+    def add_vectors(self, encoder_id: int, vectors: Mapping[bytes, Float16Array]) -> None:
+        """Store vectors (d,) by key without touching documents: how a store is embedded anew before the encoder is
+        swapped.
+        """
+        with self._database.writing() as connection:
+            query = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
+            dimensions = connection.execute(query).scalar_one_or_none()
+            if dimensions is None:
+                raise UsageError(f"There is no encoder {encoder_id} in the store.")
+            writing.store_vectors(connection, encoder_id, dimensions, vectors)
+
+    def sweep_vectors(self) -> int:
+        """Delete the vectors that no chunk refers to, of every encoder. Returns how many went."""
+        used = select(ChunkModel.vector_key)
+        with self._database.writing() as connection:
+            return connection.execute(delete(VectorModel).where(VectorModel.key.not_in(used))).rowcount
+
+    def vacuum(self) -> None:
+        """Give free pages back to the file system. Needs as much free disk as the catalogue is large."""
+        self._database.vacuum()
+
+    def integrity(self) -> list[str]:
+        """What is wrong with the store, one sentence each; empty when every chunk is what it claims to be."""
+        with self._database.reading() as connection:
+            return integrity.problems(connection)

@@ -1,0 +1,102 @@
+"""The writer lease: one writing process per store, released by the kernel when its holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ragindex.errors import StoreError, StoreLockedError
+
+__all__ = ["WriterLease"]
+
+_POLL_SECONDS = 0.05
+
+
+class WriterLease:
+    """An exclusive `flock` on `writer.lock`, whose content tells who holds it.
+
+    Use it as a context manager. Entering waits up to `wait` seconds (a reader holds the lease for moments when it
+    brings the lexical index up to date) and then raises StoreLockedError, or StoreError where the folder cannot be
+    written.
+    """
+
+    def __init__(self, directory: Path, *, command: str, wait: float = 2.0) -> None:
+        self._path = directory / "writer.lock"
+        self._command = command
+        self._wait = wait
+        self._descriptor: int | None = None
+
+    @classmethod
+    def try_acquire(cls, directory: Path, *, command: str) -> WriterLease | None:
+        """The lease, already held, or None when another holds it or the folder cannot be written. Never waits."""
+        lease = cls(directory, command=command, wait=0.0)
+        try:
+            lease.acquire()
+        except StoreError:
+            return None
+        return lease
+
+    def acquire(self) -> None:
+        """Take the lease. Raises StoreLockedError naming the holder, StoreError where the lock file cannot be
+        written.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self._path.parent} cannot be written: {error.strerror}.") from error
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    holder = _holder(descriptor)
+                    os.close(descriptor)
+                    raise StoreLockedError(
+                        f"{self._path.parent} is being written by {holder}; wait until it ends."
+                    ) from error
+                time.sleep(_POLL_SECONDS)
+        # The file is never deleted: a process waiting on a deleted file's lock and one that made a new file would
+        # both win.
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "command": self._command, "since": time.time()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(note).encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lease back; harmless when it is not held."""
+        if self._descriptor is not None:
+            os.ftruncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lease."""
+        return self._descriptor is not None
+
+    def __enter__(self) -> WriterLease:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        note: Any = json.loads(os.pread(descriptor, 4096, 0))
+        since = datetime.fromtimestamp(float(note["since"])).astimezone().isoformat(sep=" ", timespec="seconds")
+        return f"process {int(note['pid'])} on {note['host']} ({note['command']}) since {since}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,232 @@
+"""A TextIndex on tantivy: BM25 over a chunk's words, with the words of its title, headings and path as a lighter
+side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tantivy
+
+from ragindex.store.analysis import ANALYSER_VERSION, words
+from ragindex.store.rows import IdArray, Mark, TextEntry
+from ragindex.store.vector_index import Scored, best
+
+__all__ = ["TantivyIndex"]
+
+_ANALYSER = f"ragindex{ANALYSER_VERSION}"
+_BODY, _CONTEXT, _PATH = "body", "context", "path"
+# Relative to the body; measured on twelve evaluation sets. More helps where titles say what the text does not, and
+# hurts elsewhere.
+_WEIGHTS = ((_BODY, 1.0), (_CONTEXT, 0.5), (_PATH, 0.2))
+_MARKER = 0  # the id of the document that holds the mark; chunk ids start at 1
+_HEAP_BYTES = 64 << 20
+_MOST_PARTS = 1024  # of a query, a word in a field each; a pasted book chapter must not stall the search
+_MOST_LISTED = 10_000  # allowed ids up to which they become part of the query
+_SLACK = 16  # results beyond k, so that a tie at the end is decided by id
+_SUMMED = frozenset(
+    {".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term"}
+)  # .del files carry it too but come and go
+_EMPTY = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+class TantivyIndex:
+    """An index on disk (`path`, a directory) or, with None, in memory.
+
+    Readers in other threads and processes keep their view until they `reload`. One writer at a time: the caller holds
+    the lease. Opening raises what tantivy raises (ValueError, OSError) for a directory that is no index of this
+    version.
+    """
+
+    def __init__(self, path: Path | None = None, *, create: bool = True) -> None:
+        if path is not None and create:
+            path.mkdir(parents=True, exist_ok=True)
+        if path is not None and not create and not (path.is_dir() and tantivy.Index.exists(str(path))):
+            raise FileNotFoundError(path)
+        self._path = path
+        self._schema = _schema()
+        self._index = tantivy.Index(self._schema, None if path is None else str(path))
+        self._analyser = _analyser()
+        self._index.register_tokenizer(_ANALYSER, self._analyser)
+        self._index.config_reader(reload_policy="manual")
+        self._index.reload()
+
+    def add(self, entries: Sequence[TextEntry]) -> None:
+        """Put chunks; one whose id is present is replaced."""
+        self.apply(np.empty(0, np.int64), [entries], None)
+
+    def remove(self, ids: IdArray) -> None:
+        """Forget ids; unknown ones are ignored."""
+        self.apply(ids, [], None)
+
+    def apply(self, removed: IdArray, added: Iterable[Sequence[TextEntry]], mark: Mark | None) -> None:
+        """Remove, put and set the mark (None: keep it) in one commit: all of it or nothing is on disk."""
+        state = mark or self.mark() or Mark()
+        writer = self._index.writer(heap_size=_HEAP_BYTES, num_threads=1)
+        # By query: deletion by term takes a Python integer for a signed one and then matches nothing.
+        writer.delete_documents_by_query(self._among([_MARKER, *removed.tolist()]))
+        fresh = len(self) == 0
+        for entries in added:
+            if not fresh:
+                writer.delete_documents_by_query(self._among([entry.chunk_id for entry in entries]))
+            for entry in entries:
+                writer.add_document(_document(entry))
+        writer.add_document(_marker(state))
+        writer.commit()
+        writer.wait_merging_threads()
+        self._index.reload()
+
+    def reload(self) -> None:
+        """See what was committed since."""
+        self._index.reload()
+
+    def mark(self) -> Mark | None:
+        """The mark of the last commit; None when there is none of this analyser's version."""
+        searcher = self._index.searcher()
+        found = searcher.search(self._is(_MARKER), limit=1, count=False).hits
+        if not found:
+            return None
+        state: dict[str, Any] = json.loads(searcher.doc(found[0][1])["state"][0])
+        if state.get("analyser") != ANALYSER_VERSION:
+            return None
+        return Mark(int(state["generation"]), int(state["token"]))
+
+    def search(self, query: str, k: int, allowed: IdArray | None = None, *, excluded: IdArray | None = None) -> Scored:
+        """The k best chunks that share a word with `query` among `allowed` (ascending ids; None: all) and not
+        `excluded`.
+        """
+        searcher = self._index.searcher()
+        asked = self._query(searcher, query)
+        if asked is None or k <= 0 or (allowed is not None and len(allowed) == 0):
+            return _EMPTY
+        if allowed is not None and len(allowed) <= _MOST_LISTED:
+            silent = tantivy.Query.const_score_query(self._among(allowed.tolist()), 0.0)
+            asked = tantivy.Query.boolean_query([(tantivy.Occur.Must, asked), (tantivy.Occur.Must, silent)])
+            allowed = None
+        return _deepen(searcher, asked, k, _Permit(allowed, excluded))
+
+    def __len__(self) -> int:
+        searcher = self._index.searcher()
+        marked = bool(searcher.search(self._is(_MARKER), limit=1, count=False).hits)
+        return int(searcher.num_docs) - marked
+
+    def count(self, ids: IdArray) -> int:
+        """How many of the ids the index holds."""
+        return len(self._index.searcher().search(self._among(ids.tolist()), limit=max(len(ids), 1), count=False).hits)
+
+    def damaged_files(self) -> list[str]:
+        """The names of committed files whose bytes contradict the checksum that tantivy wrote at their end."""
+        if self._path is None:
+            return []
+        segments = json.loads((self._path / "meta.json").read_bytes())["segments"]
+        # Only files of committed segments: a writer's unfinished ones have no checksum yet.
+        committed = {segment["segment_id"].replace("-", "") for segment in segments}
+        damaged = []
+        for file in sorted(self._path.iterdir()):
+            if file.suffix in _SUMMED and file.stem in committed:
+                # A merge by another process may take a file away at any moment.
+                with contextlib.suppress(FileNotFoundError):
+                    if not _is_sound(file.read_bytes()):
+                        damaged.append(file.name)
+        return damaged
+
+    def _is(self, chunk_id: int) -> Any:
+        return tantivy.Query.term_query(self._schema, "id", chunk_id, index_option="basic")
+
+    def _among(self, chunk_ids: list[int]) -> Any:
+        return tantivy.Query.term_set_query(self._schema, "id", chunk_ids)
+
+    def _query(self, searcher: Any, text: str) -> Any:
+        counts = Counter(self._analyser.analyze(" ".join(words(text))))
+        known = [
+            (searcher.doc_freq(field, term), order, _Part(field, term, weight * count))
+            for order, (term, count) in enumerate(counts.items())
+            for field, weight in _WEIGHTS
+        ]
+        # The rarest words say most.
+        kept = sorted(item for item in known if item[0])[:_MOST_PARTS]
+        parts = [(tantivy.Occur.Should, part.query(self._schema)) for _, _, part in kept]
+        return tantivy.Query.boolean_query(parts) if parts else None
+
+
+class _Part(NamedTuple):
+    field: str
+    term: str
+    boost: float
+
+    def query(self, schema: Any) -> Any:
+        term = tantivy.Query.term_query(schema, self.field, self.term, index_option="freq")
+        return tantivy.Query.boost_query(term, self.boost)
+
+
+class _Permit(NamedTuple):
+    allowed: IdArray | None
+    excluded: IdArray | None
+
+    def mask(self, ids: IdArray) -> npt.NDArray[np.bool_]:
+        kept = np.ones(len(ids), bool) if self.allowed is None else np.isin(ids, self.allowed)
+        return kept if self.excluded is None else kept & ~np.isin(ids, self.excluded)
+
+
+def _deepen(searcher: Any, query: Any, k: int, permit: _Permit) -> Scored:
+    """Take ever more results until k allowed ones are found whose last is not tied with the first one left out."""
+    limit = k + _SLACK if permit.allowed is None else 4 * k + _SLACK
+    while True:
+        found = searcher.search(query, limit=limit, count=False).hits
+        scores = np.array([score for score, _ in found], np.float32)
+        ids = np.array(searcher.fast_field_values("id", [address for _, address in found]), np.int64)
+        exhausted = len(found) < limit
+        kept = permit.mask(ids)
+        result = best(ids[kept], scores[kept], k)
+        if exhausted or (len(result.ids) == k and scores[-1] < result.scores[-1] - 1e-5):
+            return result
+        limit *= 4
+
+
+def _is_sound(data: bytes) -> bool:
+    """Check the footer: the body, a JSON object with its CRC-32, the length of that JSON, and a magic number."""
+    length = int.from_bytes(data[-8:-4], "little")
+    try:
+        footer = json.loads(data[-8 - length : -8])
+        return int(footer["crc"]) == zlib.crc32(data[: -8 - length])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _schema() -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("id", indexed=True, fast=True)
+    builder.add_text_field("state", stored=True, tokenizer_name="raw", index_option="basic")
+    for field, _ in _WEIGHTS:
+        builder.add_text_field(field, tokenizer_name=_ANALYSER, index_option="freq")
+    return builder.build()
+
+
+def _analyser() -> Any:
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+    return builder.filter(tantivy.Filter.stopword("english")).filter(tantivy.Filter.stemmer("english")).build()
+
+
+def _document(entry: TextEntry) -> Any:
+    document = tantivy.Document()
+    document.add_unsigned("id", entry.chunk_id)
+    document.add_text(_BODY, " ".join(words(entry.text)))
+    document.add_text(_CONTEXT, " ".join(words("\n".join((entry.title, *entry.heading)))))
+    document.add_text(_PATH, " ".join(words(entry.path)))
+    return document
+
+
+def _marker(mark: Mark) -> Any:
+    state = {"generation": mark.generation, "token": mark.token, "analyser": ANALYSER_VERSION}
+    document = tantivy.Document()
+    document.add_unsigned("id", _MARKER)
+    document.add_text("state", json.dumps(state))
+    return document
