@@ -1,0 +1,57 @@
+"""What an encoder is told of a chunk besides its text: the document's title and the headings above it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+
+from ragindex.encoder import Encoder
+
+__all__ = ["ChunkContext"]
+
+_SEPARATOR = " > "
+_LONGEST = 48  # tokens of a title line
+
+
+class ChunkContext:
+    """Titles of chunks, cut so that they never crowd out the text. Pure for a given encoder and budget."""
+
+    def __init__(self, encoder: Encoder, *, budget: int) -> None:
+        self._encoder = encoder
+        self._most = min(_LONGEST, max(8, budget // 4))
+        self._cached_title = lru_cache(maxsize=4096)(self._title)
+        self._cached_overhead = lru_cache(maxsize=4096)(self._overhead)
+
+    def title(self, document_title: str, heading: Sequence[str]) -> str:
+        """The title line of a chunk: "Handbook > Travel > Rail", the innermost headings kept if it is long."""
+        return self._cached_title(document_title, tuple(heading))
+
+    def overhead(self, document_title: str, heading: Sequence[str]) -> int:
+        """Tokens that prompt, title line and special tokens cost (the chunker's `overhead`)."""
+        return self._cached_overhead(document_title, tuple(heading))
+
+    def key(self, text: str, document_title: str, heading: Sequence[str]) -> bytes:
+        """The 16 bytes under which the vector of this chunk is stored, once per encoder.
+
+        They depend on what is said, not on who embeds it: prompts and tokenizer are part of the encoder's fingerprint.
+        """
+        parts = (str(self._most), document_title, *heading, text)
+        digest = blake2b(digest_size=16)
+        for part in parts:
+            encoded = part.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+        return digest.digest()
+
+    def _title(self, document_title: str, heading: tuple[str, ...]) -> str:
+        parts = [part for part in (" ".join(part.split()) for part in (document_title, *heading)) if part]
+        if len(parts) > 1 and parts[0].casefold() == parts[1].casefold():
+            parts = parts[1:]  # a document's title is usually its first heading
+        while len(parts) > 1 and self._encoder.tokenizer.count(_SEPARATOR.join(parts)) > self._most:
+            parts.pop(0)
+        line = _SEPARATOR.join(parts)
+        offsets = self._encoder.tokenizer.offsets(line)
+        return line if len(offsets) <= self._most else line[: int(offsets[self._most - 1][1])].rstrip()
+
+    def _overhead(self, document_title: str, heading: tuple[str, ...]) -> int:
+        return self._encoder.document_overhead(self._title(document_title, heading))

@@ -1,0 +1,164 @@
+"""One index run: read, cut, embed and commit, each overlapping the next; every commit leaves a store that answers
+rightly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from ragindex.chunking import ChunkOptions
+from ragindex.config import Settings
+from ragindex.encoder import Encoder
+from ragindex.executor import Executor, LocalExecutor
+from ragindex.ingest.context import ChunkContext
+from ragindex.ingest.plan import Plan
+from ragindex.ingest.progress import Progress
+from ragindex.ingest.stages import CutStage, Cutter, Embedded, EmbedStage, LoadStage, Prepared
+from ragindex.loaders import LoaderPool
+from ragindex.store.catalog import Catalog
+from ragindex.store.rows import Batch, FailureWrite, FileState
+from ragindex.types import Document, Failure, IndexReport
+
+__all__ = ["IngestRun", "preview"]
+
+Item = TypeVar("Item")
+
+_READ_FILES = 8  # files read by a worker at a time
+_COMMIT_CHUNKS = 512  # chunks embedded and committed together
+_COMMIT_FILES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRun:
+    """Everything a run works with; `published` is called after each commit, under the lease."""
+
+    catalog: Catalog
+    collection: int
+    encoder: Encoder
+    encoder_id: int
+    settings: Settings
+    loader: str
+    published: Callable[[], None]
+    executor: Executor = LocalExecutor()  # noqa: RUF009 - holds no state
+
+    def execute(self, plan: Plan, progress: Progress) -> IndexReport:
+        """Carry out the plan. An interrupt or an error leaves everything committed so far."""
+        began = time.monotonic()
+        report = IndexReport(unchanged=plan.unchanged, failed=plan.standing + plan.unreadable)
+        report = self._tidy(plan, report)
+        progress.start(len(plan.candidates))
+        try:
+            with LoaderPool(self.settings.limits, workers=2) as pool:
+                stage = LoadStage(pool, self._cutter(), self.loader)
+                report = self._pipeline(stage, plan.candidates, report, progress)
+        finally:
+            progress.finish()
+        return replace(report, seconds=time.monotonic() - began)
+
+    def put(self, documents: Sequence[Document], known: Mapping[str, FileState], progress: Progress) -> IndexReport:
+        """Add or replace documents that are no files."""
+        began = time.monotonic()
+        progress.start(len(documents))
+        try:
+            report = self._pipeline(CutStage(self._cutter(), known), documents, IndexReport(), progress)
+        finally:
+            progress.finish()
+        return replace(report, seconds=time.monotonic() - began)
+
+    def _cutter(self) -> Cutter:
+        options = ChunkOptions(budget=self.settings.chunk_tokens, overlap=self.settings.overlap)
+        return Cutter(ChunkContext(self.encoder, budget=options.budget), self.encoder, options)
+
+    def _pipeline(
+        self,
+        stage: Callable[[Sequence[Item]], Prepared],
+        items: Sequence[Item],
+        report: IndexReport,
+        progress: Progress,
+    ) -> IndexReport:
+        embed = EmbedStage(self.encoder, self.catalog, self.encoder_id)
+        parts = [items[start : start + _READ_FILES] for start in range(0, len(items), _READ_FILES)]
+        loaded = self.executor.map(stage, parts, workers=2, ahead=4)
+        for batch in self.executor.map(embed, _regroup(loaded), workers=1, ahead=1):
+            self.catalog.commit(self.collection, _as_batch(batch))
+            embed.committed(batch)
+            self.published()
+            report = _counted(report, batch)
+            progress.advance(
+                files=len(batch.prepared.documents) + len(batch.prepared.failures),
+                chunks=sum(len(item.chunks) for item in batch.prepared.documents),
+                tokens=batch.tokens,
+            )
+        return report
+
+    def _tidy(self, plan: Plan, report: IndexReport) -> IndexReport:
+        """Commit what needs no reading: deletions, moves, folders that cannot be listed."""
+        batch = Batch(
+            removes=plan.deleted,
+            moves=plan.moves,
+            failures=[FailureWrite(failure.path, failure.reason) for failure in plan.unreadable],
+            cleared_failures=plan.gone_failures,
+        )
+        if batch.removes or batch.moves or batch.failures or batch.cleared_failures:
+            self.catalog.commit(self.collection, batch)
+            self.published()
+        return replace(report, deleted=len(plan.deleted), moved=len(plan.moves))
+
+
+def preview(plan: Plan) -> IndexReport:
+    """What a run of this plan would report, as far as it can be known without reading files."""
+    new = sum(candidate.known is None for candidate in plan.candidates)
+    return IndexReport(
+        added=new,
+        updated=len(plan.candidates) - new,
+        moved=len(plan.moves),
+        deleted=len(plan.deleted),
+        unchanged=plan.unchanged,
+        failed=plan.standing + plan.unreadable,
+    )
+
+
+def _regroup(parts: Iterable[Prepared]) -> Iterator[Prepared]:
+    """Collect small parts until embedding and committing them together is worth while."""
+    group = Prepared()
+    for part in parts:
+        group = Prepared(group.documents + part.documents, group.failures + part.failures)
+        chunks = sum(len(item.chunks) for item in group.documents)
+        if chunks >= _COMMIT_CHUNKS or len(group.documents) + len(group.failures) >= _COMMIT_FILES:
+            yield group
+            group = Prepared()
+    if group.documents or group.failures:
+        yield group
+
+
+def _as_batch(batch: Embedded) -> Batch:
+    same = [item for item in batch.prepared.documents if item.unchanged]
+    return Batch(
+        writes=batch.writes,
+        touches=[item.state for item in same],
+        metadata={item.state.path: item.document.metadata for item in same},
+        failures=batch.prepared.failures,
+        cleared_failures=[item.state.path for item in batch.prepared.documents],
+    )
+
+
+def _counted(report: IndexReport, batch: Embedded) -> IndexReport:
+    documents = batch.prepared.documents
+    changed = [item for item in documents if not item.unchanged]
+    updated = sum(item.replaces for item in changed)
+    chunks = sum(len(item.chunks) for item in changed)
+    failed = tuple(Failure(failure.path, failure.reason) for failure in batch.prepared.failures)
+    return replace(
+        report,
+        added=report.added + len(changed) - updated,
+        updated=report.updated + updated,
+        unchanged=report.unchanged + len(documents) - len(changed),
+        failed=report.failed + failed,
+        chunks=report.chunks + chunks,
+        embedded_chunks=report.embedded_chunks + batch.fresh,
+        reused_chunks=report.reused_chunks + chunks - batch.fresh,
+        tokens=report.tokens + batch.tokens,
+    )

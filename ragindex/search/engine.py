@@ -1,0 +1,202 @@
+"""The query engine: filter, retrieve, fuse, fold duplicates, diversify, cite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from ragindex.encoder import Encoder
+from ragindex.errors import UsageError
+from ragindex.filters import Filter
+from ragindex.search.diversity import diversified
+from ragindex.search.fusion import HEAD, fuse
+from ragindex.search.merging import Candidate, merge
+from ragindex.store.catalog import Catalog
+from ragindex.store.highlight import matched_terms
+from ragindex.store.rows import ChunkRow, Float32Array, IdArray
+from ragindex.store.snapshot import LiveIndexes
+from ragindex.store.vector_index import Scored
+from ragindex.types import Explanation, Hit, Mode, Scores
+
+__all__ = ["Engine", "Ranking", "Request"]
+
+_EMPTY = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A query and how to answer it. instruction: None is the encoder's default; filter: None is everything."""
+
+    query: str
+    k: int = 10
+    mode: Mode = "hybrid"
+    instruction: str | None = None
+    filter: Filter | None = None
+    diversity: float = 0.0
+    explain: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.query.strip():
+            raise UsageError("The query is empty; say what you are looking for.")
+        if self.k < 1:
+            raise UsageError(f"k is {self.k}; it must be at least 1.")
+        if self.mode not in ("hybrid", "dense", "lexical"):
+            raise UsageError(f"Unknown mode {self.mode!r}; choose hybrid, dense or lexical.")
+        if not 0.0 <= self.diversity <= 1.0:
+            raise UsageError(f"diversity is {self.diversity}; it must lie between 0 and 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Chunks best first before folding: ids (n,) and scores (n,), with the lists they were made from."""
+
+    ids: IdArray
+    scores: Float32Array
+    dense: Scored
+    lexical: Scored
+    dense_weight: float
+
+
+class Engine:
+    """Answers requests over one collection. Thread-safe.
+
+    `encoder` is called when a query vector is first needed, so that a lexical query loads no encoder.
+    """
+
+    def __init__(self, catalog: Catalog, live: LiveIndexes, collection: int, encoder: Callable[[], Encoder]) -> None:
+        self._catalog = catalog
+        self._live = live
+        self._collection = collection
+        self._encoder = encoder
+        self._vector = lru_cache(maxsize=256)(self._query_vector)
+
+    def search(self, request: Request) -> list[Hit]:
+        """The hits of a request, best first: k of them whenever k distinct passages exist."""
+        ranking = self.rank(request)
+        if request.diversity > 0:
+            pool = self._folded(ranking, 5 * request.k)
+            vectors = self._vectors([item.row.chunk_id for item in pool])
+            scores = np.array([item.score for item in pool], dtype=np.float32)
+            picks = diversified(scores, vectors, diversity=request.diversity, count=request.k)
+            chosen = [pool[index] for index in picks]
+        else:
+            chosen = self._folded(ranking, request.k)
+        return self._hits(request, ranking, chosen)
+
+    def rank(self, request: Request, *, depth: int | None = None) -> Ranking:
+        """The fused ranking of chunks; each retriever contributes its `depth` best (default: enough for k hits)."""
+        allowed = self._catalog.allowed(self._collection, request.filter)
+        if allowed is not None and not len(allowed):
+            return Ranking(_EMPTY.ids, _EMPTY.scores, _EMPTY, _EMPTY, 0.5)
+        depth = depth or max(HEAD, 10 * request.k)
+        lexical = dense = _EMPTY
+        if request.mode != "dense":
+            lexical = self._live.lexical().search(request.query, depth, allowed)
+        if request.mode != "lexical":
+            vector = self._vector(request.query, request.instruction)
+            dense = self._live.dense().search(vector, depth, allowed)
+        fused = fuse(dense, lexical)
+        return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight)
+
+    def _query_vector(self, query: str, instruction: str | None) -> Float32Array:
+        """Unit vector (d,). A query longer than the encoder reads is cut into windows and their vectors are
+        averaged.
+        """
+        encoder = self._encoder()
+        prompted = encoder.config.prompts.for_query("", instruction).text
+        room = encoder.max_tokens - encoder.tokenizer.count(prompted) - encoder.tokenizer.specials - 2
+        if room < 8:
+            raise UsageError(
+                f"The instruction is too long for this encoder of {encoder.max_tokens} tokens; shorten it."
+            )
+        offsets = encoder.tokenizer.offsets(query)
+        if len(offsets) <= room:
+            windows = [query]
+        else:
+            starts = range(0, len(offsets), room)
+            windows = [query[offsets[start][0] : offsets[min(start + room, len(offsets)) - 1][1]] for start in starts]
+        vector = encoder.encode_queries(windows, instruction=instruction).mean(axis=0)
+        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
+
+    def _folded(self, ranking: Ranking, limit: int) -> list[Candidate]:
+        return merge(self._candidates(ranking, page=max(32, 2 * limit)), limit)
+
+    def _candidates(self, ranking: Ranking, *, page: int) -> Iterator[Candidate]:
+        scores = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
+        for start in range(0, len(ranking.ids), page):
+            for row in self._catalog.hits(ranking.ids[start : start + page].tolist()):
+                yield Candidate(row, scores[row.chunk_id])
+
+    def _vectors(self, chunk_ids: Sequence[int]) -> Float32Array:
+        encoder = self._catalog.encoder()
+        if encoder is None or not chunk_ids:
+            raise UsageError("Diversity needs dense vectors, and this store has none.")
+        return self._catalog.vectors(encoder.id, chunk_ids)
+
+    def _hits(self, request: Request, ranking: Ranking, chosen: Sequence[Candidate]) -> list[Hit]:
+        dense = self._completed_dense(request, ranking, chosen)
+        lexical = self._completed_lexical(request, ranking, chosen)
+        hits = []
+        for rank, item in enumerate(chosen, 1):
+            chunk_id = item.row.chunk_id
+            fused = item.score if request.mode == "hybrid" else None
+            hit = _hit(item.row, rank, item.score, Scores(dense.get(chunk_id), lexical.get(chunk_id), fused))
+            hits.append(replace(hit, explanation=self._explain(request, ranking, item)) if request.explain else hit)
+        return hits
+
+    def _completed_dense(self, request: Request, ranking: Ranking, chosen: Sequence[Candidate]) -> dict[int, float]:
+        """Cosines of the chosen; those that only the lexical list found are scored from their stored vectors."""
+        known = dict(zip(ranking.dense.ids.tolist(), ranking.dense.scores.tolist(), strict=True))
+        missing = [item.row.chunk_id for item in chosen if item.row.chunk_id not in known]
+        if request.mode == "hybrid" and missing:
+            cosines = self._vectors(missing) @ self._vector(request.query, request.instruction)
+            known.update(zip(missing, cosines.tolist(), strict=True))
+        return known
+
+    def _completed_lexical(self, request: Request, ranking: Ranking, chosen: Sequence[Candidate]) -> dict[int, float]:
+        """BM25 of the chosen; 0 for one that shares no word with the query."""
+        known = dict(zip(ranking.lexical.ids.tolist(), ranking.lexical.scores.tolist(), strict=True))
+        missing = sorted({item.row.chunk_id for item in chosen} - known.keys())
+        if request.mode == "hybrid" and missing:
+            found = self._live.lexical().search(request.query, len(missing), np.array(missing, np.int64))
+            known.update(dict.fromkeys(missing, 0.0))
+            known.update(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
+        return known
+
+    def _explain(self, request: Request, ranking: Ranking, item: Candidate) -> Explanation:
+        row = item.row
+        words = " ".join([row.text, row.title, *row.heading, row.path])
+        return Explanation(
+            dense_rank=_rank_in(ranking.dense, row.chunk_id),
+            lexical_rank=_rank_in(ranking.lexical, row.chunk_id),
+            dense_weight=round(ranking.dense_weight, 4) if request.mode == "hybrid" else None,
+            terms=matched_terms(request.query, words),
+            merged=item.merged,
+        )
+
+
+def _rank_in(result: Scored, chunk_id: int) -> int | None:
+    places = np.flatnonzero(result.ids == chunk_id)
+    return int(places[0]) + 1 if len(places) else None
+
+
+def _hit(row: ChunkRow, rank: int, score: float, scores: Scores) -> Hit:
+    return Hit(
+        rank=rank,
+        score=score,
+        scores=scores,
+        path=row.path,
+        title=row.title,
+        heading=row.heading,
+        page=row.page,
+        line_start=row.line_start,
+        line_end=row.line_end,
+        char_start=row.start,
+        char_end=row.end,
+        chunk_id=row.chunk_id,
+        text=row.text,
+        metadata=row.metadata,
+    )

@@ -1,0 +1,94 @@
+"""Folds hits together that say the same: overlapping spans of one document, and near-duplicates across documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from ragindex.store.rows import ChunkRow
+
+__all__ = ["Candidate", "merge"]
+
+_SHINGLE = 5  # words
+_SAME = 0.9  # share of common shingles from which two texts count as the same
+_MOST = 3  # chunks that one hit may span
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk on its way to becoming a hit; `row` spans all the chunks folded into it, `merged` names the others."""
+
+    row: ChunkRow
+    score: float
+    merged: tuple[int, ...] = ()
+
+
+def merge(candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
+    """The first `limit` candidates after folding; each keeps the place and the chunk id of its best.
+
+    Overlapping spans of a document become one span (up to three chunks long); a text that repeats one above it, word
+    for word or nearly (Jaccard of 5-word shingles at least 0.9), is dropped in its favour.
+    """
+    kept: list[Candidate] = []
+    shingles: list[frozenset[int]] = []
+    for candidate in candidates:
+        own = _shingles(candidate.row.text)
+        place = _place(candidate, own, kept, shingles)
+        if place is not None:
+            if kept[place].row.document_id == candidate.row.document_id and _overlap(kept[place].row, candidate.row):
+                kept[place] = _joined(kept[place], candidate)
+            else:
+                kept[place] = replace(kept[place], merged=(*kept[place].merged, candidate.row.chunk_id))
+        elif len(kept) < limit:
+            kept.append(candidate)
+            shingles.append(own)
+        else:
+            break
+    return kept
+
+
+def _place(
+    candidate: Candidate, own: frozenset[int], kept: list[Candidate], shingles: list[frozenset[int]]
+) -> int | None:
+    for index, other in enumerate(kept):
+        if other.row.document_id == candidate.row.document_id:
+            if _overlap(other.row, candidate.row) and len(other.merged) < _MOST - 1:
+                return index
+        elif _similar(own, shingles[index]):
+            return index
+    return None
+
+
+def _overlap(one: ChunkRow, other: ChunkRow) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def _joined(best: Candidate, other: Candidate) -> Candidate:
+    first, last = sorted((best.row, other.row), key=lambda row: row.start)
+    text = first.text if last.end <= first.end else first.text + last.text[first.end - last.start :]
+    row = replace(
+        best.row,
+        start=first.start,
+        end=max(first.end, last.end),
+        text=text,
+        page=first.page,
+        line_start=first.line_start,
+        line_end=max(first.line_end, last.line_end),
+        tokens=best.row.tokens + other.row.tokens,
+    )
+    return replace(best, row=row, merged=(*best.merged, other.row.chunk_id))
+
+
+def _shingles(text: str) -> frozenset[int]:
+    words = text.casefold().split()
+    if len(words) <= _SHINGLE:
+        return frozenset({hash(tuple(words))})
+    return frozenset(hash(tuple(words[start : start + _SHINGLE])) for start in range(len(words) - _SHINGLE + 1))
+
+
+def _similar(one: frozenset[int], other: frozenset[int]) -> bool:
+    smaller, larger = sorted((len(one), len(other)))
+    if smaller < _SAME * larger:
+        return False
+    common = len(one & other)
+    return common >= _SAME * (len(one) + len(other) - common)
