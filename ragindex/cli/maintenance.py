@@ -1,0 +1,122 @@
+"""`status`, `list`, `failures`, `verify`, `repair` and `compact`: what a store holds and whether it is sound."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ragindex.cli import exit_codes
+from ragindex.cli.options import collection_option, json_option, open_index
+from ragindex.cli.render import failure_lines, field_lines, human_bytes, verification_lines
+from ragindex.cli.terminal import emit, emit_json, note, one_line, terminal_for
+from ragindex.types import Verification
+
+__all__ = ["compact", "failures", "list_documents", "repair", "status", "verify"]
+
+
+@click.command()
+@collection_option
+@json_option
+@click.pass_context
+def status(ctx: click.Context, *, collection: str, as_json: bool) -> None:
+    """Show what the store holds: counts, encoder, sizes on disk."""
+    with open_index(ctx, collection=collection) as index:
+        found = index.status()
+    if as_json:
+        emit_json(found)
+    else:
+        emit(field_lines(_for_people(found), terminal=terminal_for(sys.stdout, os.environ)))
+
+
+@click.command("list")
+@collection_option
+@json_option
+@click.pass_context
+def list_documents(ctx: click.Context, *, collection: str, as_json: bool) -> None:
+    """List the indexed documents: size, chunks, path."""
+    with open_index(ctx, collection=collection) as index:
+        documents = index.documents()
+    if as_json:
+        emit_json(documents)
+    elif documents:
+        emit(f"{human_bytes(row['size']):>10}  {row['chunks']:>6,}  {one_line(row['path'])}" for row in documents)
+    else:
+        note("The index holds no documents.")
+
+
+@click.command()
+@collection_option
+@json_option
+@click.pass_context
+def failures(ctx: click.Context, *, collection: str, as_json: bool) -> None:
+    """List the files that could not be indexed, and why."""
+    with open_index(ctx, collection=collection) as index:
+        failed = index.failures()
+    if as_json:
+        emit_json([asdict(failure) for failure in failed])
+    elif failed:
+        emit(line.removeprefix("  ") for line in failure_lines(failed, limit=None)[1:])
+    else:
+        note("Every file could be indexed.")
+
+
+@click.command(short_help="Check everything; changes nothing.")
+@collection_option
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, *, collection: str, as_json: bool) -> None:
+    """Read everything and compare; changes nothing. Exits with 2 when there are problems."""
+    with open_index(ctx, collection=collection) as index:
+        found = index.verify()
+    _show(ctx, found, as_json=as_json)
+
+
+@click.command(short_help="Make the search indexes again; embeds nothing.")
+@collection_option
+@json_option
+@click.pass_context
+def repair(ctx: click.Context, *, collection: str, as_json: bool) -> None:
+    """Make the search indexes again from the catalogue; embeds nothing. Exits with 2 when problems remain."""
+    with open_index(ctx, collection=collection) as index:
+        found = index.repair()
+    _show(ctx, found, as_json=as_json)
+
+
+@click.command()
+@collection_option
+@json_option
+@click.pass_context
+def compact(ctx: click.Context, *, collection: str, as_json: bool) -> None:
+    """Give back the space that nothing uses any more."""
+    with open_index(ctx, collection=collection) as index:
+        result = index.compact()
+    if as_json:
+        emit_json(result)
+    else:
+        before, after = human_bytes(result["bytes_before"]), human_bytes(result["bytes_after"])
+        emit(f"{result['vectors_removed']:,} unused vectors removed; the store went from {before} to {after}.")
+
+
+def _show(ctx: click.Context, found: Verification, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(asdict(found))
+    else:
+        emit(verification_lines(found))
+    if not found.ok:
+        ctx.exit(exit_codes.ERROR)
+
+
+def _for_people(found: dict[str, Any]) -> dict[str, Any]:
+    """Sizes with units, and of the encoder what identifies it; `--json` and `encoder info` show the whole card."""
+    shown = dict(found)
+    sizes = shown.pop("bytes", {})
+    if sizes:
+        shown["size on disk"] = ", ".join(f"{human_bytes(size)} {name}" for name, size in sizes.items())
+    encoder = shown.get("encoder")
+    if encoder:
+        shown["encoder"] = f"{encoder['name']} ({encoder['dimensions']} dimensions, {encoder['fingerprint'][:8]})"
+    return shown
