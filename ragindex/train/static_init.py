@@ -1,0 +1,316 @@
+"""The static floor: a decoder whose first state is a good bag-of-tokens encoder, made from a teacher's vectors.
+
+    python -m ragindex.train.static_init --teacher DIR --shards DIR --output DIR
+
+1. Token rows: the teacher's vector of every single token, reduced by PCA. (model2vec: vectors of single tokens plus PCA
+   and a frequency weight already make a fair encoder.)
+2. Pooling weights: smooth inverse frequency, a / (a + p(token)), counted on the crops (Arora et al., "A simple but
+   tough-to-beat baseline", ICLR 2017).
+3. Output projections of attention and MLP are zero, so the decoder passes its token rows through unchanged.
+4. Head: ridge regression from the pooled rows to the teacher's vectors of the crops.
+5. Refinement: rows, weights and head are trained together against the same vectors, by cosine (as model2vec's
+   tokenlearn does).
+6. Contrast, if pairs are given: see `ragindex.train.static_contrast`.
+
+The rows go through the decoder's final RMSNorm, which erases their length; that is why frequency lives in the pooling
+weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn.functional import embedding_bag, linear, normalize
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaModel
+
+from ragindex.encoder.checkpoint import HEAD_FILE, TOKENIZER_FILE, EncoderConfig, write_config
+from ragindex.encoder.prompts import Prompts
+from ragindex.errors import TrainingError
+from ragindex.train.teacher import Teacher, read_shards
+
+__all__ = ["Bags", "Shape", "StaticModel", "main"]
+
+
+_FEWEST = 10  # crops, for a share of them to be held out
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Size of the decoder."""
+
+    hidden: int = 256
+    layers: int = 4
+    heads: int = 4
+    intermediate: int = 768
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Bags:
+    """Tokenised crops end to end, with the teacher's unit vectors: ids (tokens,), starts (n,), targets (n, d)."""
+
+    ids: torch.Tensor
+    starts: torch.Tensor
+    targets: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def take(self, rows: torch.Tensor) -> Bags:
+        """The crops at `rows`, in that order."""
+        ends = torch.cat([self.starts[1:], torch.tensor([len(self.ids)])])
+        pieces = [self.ids[self.starts[row] : ends[row]] for row in rows.tolist()]
+        lengths = torch.tensor([len(piece) for piece in pieces])
+        return Bags(torch.cat(pieces), lengths.cumsum(0) - lengths, self.targets[rows])
+
+
+class StaticModel(nn.Module):
+    """Weighted mean of normalised token rows, then a linear map: the decoder at step 0, without the decoder."""
+
+    def __init__(self, rows: torch.Tensor, weights: torch.Tensor, dimensions: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows)
+        self.log_weights = nn.Parameter(weights.log())
+        self.head = nn.Linear(rows.shape[1], dimensions)
+
+    def pooled(self, bags: Bags) -> torch.Tensor:
+        """Weighted means, (n, hidden)."""
+        used, position = bags.ids.unique(return_inverse=True)
+        rows = self.rows[used]
+        rows = rows / rows.square().mean(-1, keepdim=True).add(1e-6).sqrt()
+        weights = self.log_weights[bags.ids].exp()
+        sums = embedding_bag(position, rows, bags.starts, mode="sum", per_sample_weights=weights)
+        totals = torch.zeros(len(bags)).index_add(0, _bag_of_token(bags), weights)
+        return sums / totals.clamp_min(1e-12).unsqueeze(1)
+
+    def forward(self, bags: Bags) -> torch.Tensor:
+        """Unit vectors, (n, d)."""
+        return normalize(linear(self.pooled(bags), self.head.weight, self.head.bias), dim=-1)
+
+
+def _bag_of_token(bags: Bags) -> torch.Tensor:
+    marks = torch.zeros(len(bags.ids), dtype=torch.long)
+    marks[bags.starts[1:]] = 1
+    return marks.cumsum(0)
+
+
+def bags_of(pieces: Sequence[np.ndarray], targets: torch.Tensor | None = None) -> Bags:
+    """Bags of token sequences (each non-empty); without targets they serve inference only."""
+    lengths = np.array([len(piece) for piece in pieces])
+    return Bags(
+        torch.from_numpy(np.concatenate(pieces).astype(np.int64)),
+        torch.from_numpy(np.cumsum(lengths) - lengths),
+        torch.empty(len(pieces), 0) if targets is None else targets,
+    )
+
+
+def read_bags(directory: Path, tokenizer: Tokenizer, *, max_tokens: int) -> Bags:
+    """All crops of a shard directory. Raises TrainingError when there are none."""
+    ids: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for crops, vectors in read_shards(directory):
+        kept = []
+        for row, encoding in enumerate(tokenizer.encode_batch_fast(crops, add_special_tokens=False)):
+            if encoding.ids:
+                ids.append(np.asarray(encoding.ids[:max_tokens], dtype=np.int32))
+                kept.append(row)
+        targets.append(vectors[kept])
+    if not ids:
+        raise TrainingError(f"{directory} holds no finished shards; make them with ragindex.train.teacher.")
+    return bags_of(ids, torch.from_numpy(np.concatenate(targets)))
+
+
+def initial_rows(teacher: Teacher, vocabulary: int, hidden: int) -> torch.Tensor:
+    """The teacher's vector of each single token, PCA-reduced to (vocabulary, hidden), unit root mean square."""
+    vectors = torch.from_numpy(teacher.encode_ids([[token] for token in range(vocabulary)]))
+    vectors = vectors - vectors.mean(0)
+    _, axes = torch.linalg.eigh(vectors.T @ vectors)
+    rows = vectors @ axes.flip(1)[:, :hidden]
+    normalised: torch.Tensor = rows / rows.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
+    return normalised
+
+
+def frequency_weights(ids: torch.Tensor, vocabulary: int, *, smoothing: float = 1e-3) -> torch.Tensor:
+    """Smooth inverse frequency of each token, in (0, 1]."""
+    counts = torch.bincount(ids, minlength=vocabulary).float()
+    weights: torch.Tensor = smoothing / (smoothing + counts / counts.sum())
+    return weights
+
+
+def fit_head(model: StaticModel, bags: Bags, *, ridge: float = 1e-3) -> None:
+    """Set the head to the ridge regression from pooled rows to targets."""
+    with torch.no_grad():
+        pooled = torch.cat([model.pooled(bags.take(rows)) for rows in torch.arange(len(bags)).split(8192)])
+        design = torch.cat([pooled, torch.ones(len(pooled), 1)], dim=1)
+        gram = design.T @ design
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram))
+        solution = torch.linalg.solve(gram, design.T @ bags.targets)
+        model.head.weight.copy_(solution[:-1].T)
+        model.head.bias.copy_(solution[-1])
+
+
+def refine(
+    model: StaticModel, bags: Bags, *, epochs: int, batch: int = 1024, rate: float = 3e-3, seed: int = 7
+) -> None:
+    """Train all of `model` against the targets by cosine, with a linearly falling rate."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = [
+        {"params": [model.rows, model.log_weights], "lr": rate * 10},
+        {"params": model.head.parameters(), "lr": rate / 3},
+    ]
+    optimiser = torch.optim.Adam(groups)
+    steps = epochs * -(-len(bags) // batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 - step / steps)
+    with tqdm(total=steps, unit="step") as progress:
+        for _ in range(epochs):
+            for rows in torch.randperm(len(bags), generator=generator).split(batch):
+                part = bags.take(rows)
+                loss = (1 - (model(part) * part.targets).sum(-1)).mean()
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                progress.set_postfix(loss=f"{loss.item():.4f}")
+                progress.update()
+
+
+@torch.no_grad()
+def cosine(model: StaticModel, bags: Bags) -> float:
+    """Mean cosine to the targets."""
+    scores = [(model(part) * part.targets).sum(-1) for part in map(bags.take, torch.arange(len(bags)).split(8192))]
+    return float(torch.cat(scores).mean())
+
+
+def decoder(shape: Shape, rows: torch.Tensor, *, pad: int | None, seed: int) -> LlamaModel:
+    """A Llama decoder with these token rows that, as it stands, passes them through: output projections are zero."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(rows),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.max_tokens,
+        pad_token_id=pad,
+        bos_token_id=None,
+        eos_token_id=None,
+        tie_word_embeddings=True,
+    )
+    config.is_causal = False
+    model = LlamaModel(config)
+    with torch.no_grad():
+        model.embed_tokens.weight.copy_(rows)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.zero_()
+    return model
+
+
+def plain_tokenizer(file: Path) -> Tokenizer:
+    """The teacher's tokenizer without special tokens, padding and truncation: a bag of words needs none of them."""
+    table = json.loads(file.read_text(encoding="utf-8"))
+    table.update(post_processor=None, padding=None, truncation=None)
+    return Tokenizer.from_str(json.dumps(table))
+
+
+@click.command(help="Make the static floor encoder from a teacher and its vectors of crops.")
+@click.option(
+    "--teacher", type=click.Path(path_type=Path, exists=True), required=True, help="Directory of the teacher."
+)
+@click.option("--shards", type=click.Path(path_type=Path, exists=True), required=True, help="Teacher vectors of crops.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory of the encoder.")
+@click.option("--layers", type=int, default=Shape().layers, show_default=True, help="Layers of the decoder.")
+@click.option("--hidden", type=int, default=Shape().hidden, show_default=True, help="Width of the decoder.")
+@click.option("--pairs", type=click.Path(path_type=Path, exists=True), multiple=True, help="Record files to contrast.")
+@click.option("--steps", type=int, default=300, show_default=True, help="Steps of contrastive training on the pairs.")
+@click.option("--trust", type=float, default=1.0, show_default=True, help="Weight beside BM25 in hybrid search.")
+@click.option("--epochs", type=int, default=8, show_default=True, help="Epochs of refinement; 0 leaves it out.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Seed of everything random.")
+def main(
+    teacher: Path,
+    shards: Path,
+    output: Path,
+    layers: int,
+    hidden: int,
+    pairs: tuple[Path, ...],
+    steps: int,
+    trust: float,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Make it, report held-out cosines, write it."""
+    from ragindex.train.static_contrast import contrast, read_pairs
+
+    shape = Shape(layers=layers, hidden=hidden)
+    tokenizer = plain_tokenizer(teacher / TOKENIZER_FILE)
+    bags = read_bags(shards, tokenizer, max_tokens=shape.max_tokens)
+    order = torch.randperm(len(bags), generator=torch.Generator().manual_seed(seed))
+    if len(bags) < _FEWEST:
+        raise TrainingError(f"{shards} holds {len(bags)} crops; at least {_FEWEST} are needed.")
+    kept = min(2000, len(bags) // 5)
+    held_out, training = bags.take(order[:kept]), bags.take(order[kept:])
+    rows = initial_rows(Teacher(teacher), tokenizer.get_vocab_size(), shape.hidden)
+    model = StaticModel(rows, frequency_weights(training.ids, len(rows)), bags.targets.shape[1])
+    fit_head(model, training)
+    history: list[dict[str, object]] = []
+
+    def note(step: str) -> None:
+        history.append({"step": step, "held_out_cosine": round(cosine(model, held_out), 4)})
+        click.echo(json.dumps(history[-1]))
+
+    note("token rows, frequency weights, ridge head")
+    if epochs:
+        refine(model, training, epochs=epochs, seed=seed)
+        note(f"refinement, {epochs} epochs")
+    if pairs:
+        contrast(model, [read_pairs(file, tokenizer) for file in pairs], training, steps=steps, seed=seed)
+        note(f"contrast with pairs of {len(pairs)} sources, {steps} steps")
+    card = {"crops": len(training), "steps": history, "text": sorted(file.name for file in pairs)}
+    write_encoder(output, model, shape, tokenizer, seed=seed, trust=trust, card=card)
+
+
+def write_encoder(
+    output: Path,
+    model: StaticModel,
+    shape: Shape,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    trust: float,
+    card: Mapping[str, object],
+) -> None:
+    """Write decoder, head, tokenizer and configuration into `output`."""
+    output.mkdir(parents=True, exist_ok=True)
+    pad = tokenizer.token_to_id("[PAD]")
+    rows = model.rows.detach()
+    rows = rows / rows.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
+    decoder(shape, rows, pad=pad, seed=seed).half().save_pretrained(output)
+    head = {
+        "token_weights": model.log_weights.detach().exp().numpy().astype(np.float32),
+        "weight": model.head.weight.detach().numpy().astype(np.float32),
+        "bias": model.head.bias.detach().numpy().astype(np.float32),
+    }
+    save_file(head, output / HEAD_FILE)
+    tokenizer.save(str(output / TOKENIZER_FILE))
+    config = EncoderConfig(
+        dimensions=len(model.head.weight),
+        max_tokens=shape.max_tokens,
+        prompts=Prompts(),
+        trust=trust,
+        card={"method": "static floor: ragindex.train.static_init", "seed": seed, **card},
+    )
+    write_config(output, config)
+
+
+if __name__ == "__main__":
+    main()

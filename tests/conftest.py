@@ -1,0 +1,18 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny import tiny_encoder
+
+# Read by torch and FAISS when they load: on models and indexes this small, threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real encoder directory of a few hundred kilobytes; see tests/tiny.py. Copy it before changing it."""
+    return tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
