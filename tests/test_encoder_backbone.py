@@ -33,6 +33,7 @@ FAMILIES: dict[str, dict[str, object]] = {
     "llama": {},
     "mistral": {"sliding_window": None},
     "mistral windowed": {"sliding_window": 4},
+    "mistral windowed narrowly": {"sliding_window": 2, "num_hidden_layers": 1},
     "qwen2": {},
     "qwen2 windowed": {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 4},
     "qwen3": {"head_dim": 8},
