@@ -1,7 +1,8 @@
 """Encoders: any decoder language model, made bidirectional, as a text encoder. Importing this loads no torch."""
 
-from ragindex.encoder.checkpoint import Checkpoint, EncoderConfig, find_checkpoint
+from ragindex.encoder.checkpoint import Checkpoint, EncoderConfig
 from ragindex.encoder.encoder import Encoder, TextEncoder
 from ragindex.encoder.prompts import PROMPT_STYLES, Prompts
+from ragindex.encoder.resolve import find_checkpoint
 
 __all__ = ["PROMPT_STYLES", "Checkpoint", "Encoder", "EncoderConfig", "Prompts", "TextEncoder", "find_checkpoint"]

@@ -9,7 +9,7 @@ code is copied or patched.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,17 +29,28 @@ _ONE_SIDED_BIAS = frozenset({"bloom", "mpt"})  # ALiBi as these build it penalis
 
 
 def load_backbone(
-    directory: Path, *, attention: Attention, device: torch.device, dtype: torch.dtype
+    directory: Path,
+    *,
+    attention: Attention,
+    device: torch.device,
+    dtype: torch.dtype,
+    adapters: Sequence[Path] = (),
 ) -> PreTrainedModel:
     """The bare decoder (no language-modelling head) from a local directory, in evaluation mode, switched and
     self-tested.
 
-    Raises BackboneError when the model cannot be loaded or does not attend as asked.
+    adapters: LoRA directories, merged in this order and in float32, whatever `dtype` is. Raises BackboneError when the
+    model cannot be loaded or does not attend as asked, EncoderError when an adapter does not fit.
     """
     try:
         with _quiet():
             model, info = AutoModel.from_pretrained(
-                directory, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+                directory,
+                dtype=torch.float32 if adapters else dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
@@ -48,7 +59,11 @@ def load_backbone(
         raise BackboneError(
             f"The weights in {directory} are incomplete: {min(info['missing_keys'])} is missing; copy or make it again."
         )
-    backbone: PreTrainedModel = model.to(device).eval()
+    if adapters:
+        from ragindex.encoder.adapters import merge_adapters
+
+        model = merge_adapters(model, adapters)
+    backbone: PreTrainedModel = model.to(device=device, dtype=dtype).eval()
     set_attention(backbone, attention)
     check_attention(backbone, attention)
     return backbone

@@ -1,16 +1,11 @@
-"""An encoder's directory on disk: what lies in it, how it is found, read and written, and its fingerprint.
+"""What an encoder is made of, as values: its settings, and where its files lie. Loads neither torch nor transformers.
 
-    config.json, model.safetensors, tokenizer.json    the decoder, as transformers writes it
-    ragindex.json                                     attention, pooling, prompts, dimensions, limits, card
-    head.safetensors                                  optional: token_weights (vocabulary,), weight (d, hidden) and
-                                                      bias (d,)
-
-Loads neither torch nor transformers.
+An encoder's directory is a sentence-transformers model (`ragindex.encoder.layout`) with `ragindex.json` beside it,
+which says what that format cannot: instructions, special tokens, limits, the card.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,14 +15,26 @@ from typing import Any, Literal, cast, get_args
 from ragindex.encoder.prompts import Prompts
 from ragindex.errors import EncoderError
 
-__all__ = ["Attention", "Checkpoint", "EncoderConfig", "Pooling", "bundled_directory", "find_checkpoint"]
+__all__ = [
+    "Attention",
+    "Checkpoint",
+    "EncoderConfig",
+    "Pooling",
+    "hidden_size",
+    "read_json",
+    "text_config",
+    "write_config",
+]
 
 Attention = Literal["bidirectional", "causal"]
-Pooling = Literal["mean", "weighted-mean", "last"]
+Pooling = Literal[
+    "mean", "weighted-mean", "last", "generalised-mean", "latent-attention", "multi-layer", "attention-set"
+]
+WEIGHTLESS: frozenset[Pooling] = frozenset({"mean", "weighted-mean", "last"})  # need no tensors, and numpy has them
 
 CONFIG_FILE = "ragindex.json"
-HEAD_FILE = "head.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 
 
@@ -36,7 +43,8 @@ class EncoderConfig:
     """How a decoder is used as an encoder.
 
     dimensions: length of the vectors (weights that give longer ones are cut); matryoshka: shorter lengths that were
-    trained to work when cut; max_tokens: longest input, prompt and special tokens included; pool_special: whether BOS
+    trained to work when cut; pooling: see `ragindex.encoder.pooling` for those with weights of
+    their own; max_tokens: longest input, prompt and special tokens included; pool_special: whether BOS
     and other special tokens are pooled (a decoder's BOS is an attention sink, so they are not by default); trust:
     what its cosines weigh beside BM25 in hybrid search, as measured (it decides no vector); card: how the encoder was
     made, free form.
@@ -84,11 +92,19 @@ class EncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An encoder directory and its configuration."""
+    """An encoder's files and its configuration.
+
+    directory: what was named, with the modules after the decoder; backbone: where the decoder's config.json and
+    weights lie; tokenizer: a `tokenizer.json`, or a directory whose tokenizer transformers has to read; adapters:
+    LoRA directories that are merged into the decoder, in this order.
+    """
 
     directory: Path
     config: EncoderConfig
     name: str
+    backbone: Path
+    tokenizer: Path
+    adapters: tuple[Path, ...] = ()
 
     @property
     def model_type(self) -> str:
@@ -97,73 +113,49 @@ class Checkpoint:
 
     def model_config(self) -> dict[str, Any]:
         """The decoder's config.json."""
-        return _read_json(self.directory / "config.json")
+        return read_json(self.backbone / "config.json")
 
     def vocabulary(self) -> int | None:
         """Rows of the decoder's embedding table, as its config.json says; None when it does not."""
-        config = self.model_config()
-        size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+        size = text_config(self.model_config()).get("vocab_size")
         return int(size) if size is not None else None
 
-    def fingerprint(self, dimensions: int | None = None) -> str:
-        """Hex digest over everything that decides a vector: weights, tokenizer, pooling, prompts, dimensions.
-
-        The card and the name do not count: a copy under another name is the same encoder.
+    def weight_files(self) -> list[Path]:
+        """The decoder's weights: one file, or the parts that its index names. Raises EncoderError for an index that
+        names files elsewhere.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        # Named one by one: a setting that is added later and decides no vector must not make every store stale.
-        identity = {
-            "attention": self.config.attention,
-            "dimensions": dimensions or self.config.dimensions,
-            "pool_special": self.config.pool_special,
-            "pooling": self.config.pooling,
-            "prompts": self.config.prompts.as_json(),
-        }
-        digest.update(json.dumps(identity, sort_keys=True).encode())
-        weights = sorted(self.directory.glob("*.safetensors"))
-        for file in [*weights, self.directory / TOKENIZER_FILE, self.directory / "config.json"]:
-            digest.update(file.name.encode() + b"\0")
-            try:
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "blake2b").digest())
-            except OSError as error:
-                raise EncoderError(f"{file} cannot be read: {error.strerror}.") from error
-        return digest.hexdigest()
+        index = self.backbone / f"{WEIGHTS_FILE}.index.json"
+        if not index.is_file():
+            return [self.backbone / WEIGHTS_FILE]
+        names = sorted({str(name) for name in (read_json(index).get("weight_map") or {}).values()})
+        if not names or any(Path(name).name != name for name in names):
+            raise EncoderError(f"{index} names no files beside it; copy the model again.")
+        return [self.backbone / name for name in names]
 
 
-def bundled_directory() -> Path:
-    """Where the encoder lies that travels with the package."""
-    return Path(__file__).resolve().parent / "bundled"
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that describes the text decoder."""
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
 
 
-def find_checkpoint(name: str) -> Checkpoint:
-    """Read the encoder called `name`: "bundled" or a directory.
-
-    Raises EncoderError with what is missing and how to get it.
-    """
-    directory = bundled_directory() if name == "bundled" else Path(name).expanduser()
-    if not directory.is_dir():
-        raise EncoderError(f"There is no encoder {name!r}: it is neither 'bundled' nor a directory.")
-    if not (directory / CONFIG_FILE).is_file():
-        raise EncoderError(
-            f"{directory} holds no {CONFIG_FILE}, so it is not a ragindex encoder; "
-            "save it with Encoder.save(directory)."
-        )
-    for required in ("config.json", TOKENIZER_FILE):
-        if not (directory / required).is_file():
-            raise EncoderError(f"The encoder in {directory} is incomplete: {required} is missing.")
-    if not any(directory.glob("model*.safetensors")):
-        raise EncoderError(f"The encoder in {directory} is incomplete: it has no model.safetensors.")
-    return Checkpoint(directory.resolve(), EncoderConfig.from_json(_read_json(directory / CONFIG_FILE)), name)
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Length of a decoder's states, from its config.json. Raises EncoderError when that does not say it."""
+    inner = text_config(config)
+    size = next((inner[key] for key in ("hidden_size", "n_embd", "d_model") if inner.get(key)), None)
+    if not isinstance(size, int):
+        raise EncoderError("The model's config.json does not say how long its states are (hidden_size).")
+    return size
 
 
 def write_config(directory: Path, config: EncoderConfig) -> None:
-    """Write `ragindex.json` into a directory that holds a decoder and its tokenizer."""
+    """Write `ragindex.json` into an encoder's directory."""
     text = json.dumps(config.as_json(), indent=2, ensure_ascii=False, sort_keys=True)
     (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises EncoderError when there is none."""
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

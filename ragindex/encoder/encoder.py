@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from ragindex.encoder import numpy_forward
-from ragindex.encoder.checkpoint import Checkpoint, EncoderConfig, find_checkpoint, write_config
-from ragindex.encoder.prompts import Prompted
+from ragindex.encoder.checkpoint import Attention, Checkpoint, EncoderConfig, Pooling
+from ragindex.encoder.fingerprint import fingerprint
+from ragindex.encoder.prompts import Prompted, Prompts
+from ragindex.encoder.resolve import find_checkpoint
+from ragindex.encoder.saving import save_encoder
 from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
 from ragindex.errors import EncoderError, UsageError
 
@@ -77,13 +79,35 @@ class Encoder:
         self.tokenizer = EncoderTokenizer(checkpoint)
 
     @classmethod
-    def load(cls, name: str | Path = "bundled", *, dimensions: int | None = None, device: str | None = None) -> Encoder:
-        """The encoder called `name` ("bundled" or a directory).
+    def load(
+        cls,
+        name: str | Path = "bundled",
+        *,
+        adapters: Sequence[str | Path] = (),
+        attention: Attention | None = None,
+        pooling: Pooling | None = None,
+        prompts: Prompts | None = None,
+        max_tokens: int | None = None,
+        dimensions: int | None = None,
+        device: str | None = None,
+    ) -> Encoder:
+        """The encoder called `name`: "bundled", a directory, or a hub id such as "organisation/model".
 
-        dimensions: cut the vectors to their first values and normalise them again (Matryoshka, arXiv 2205.13147);
-        device: "cpu", "cuda", … Raises EncoderError when there is no such encoder or it is incomplete.
+        A directory may be an encoder's own, a sentence-transformers model of a decoder, an LLM2Vec adapter (with what
+        it was trained on), or a plain decoder, which becomes bidirectional and mean-pooled. adapters: LoRA directories
+        to merge on top, first one first. attention, pooling, prompts, max_tokens: in place of what is stored, or of the
+        default for a plain decoder; they are part of the fingerprint and are saved. dimensions: cut the vectors to
+        their first values and normalise them again (Matryoshka, arXiv 2205.13147); device: "cpu", "cuda", … Raises
+        EncoderError when there is no such encoder or it is incomplete.
         """
-        return cls(find_checkpoint(str(name)), dimensions=dimensions, device=device)
+        found = find_checkpoint(str(name), adapters=tuple(map(str, adapters)))
+        given = {"attention": attention, "pooling": pooling, "prompts": prompts, "max_tokens": max_tokens}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return cls(
+            replace(found, config=replace(found.config, **changes)),
+            dimensions=dimensions,
+            device=device,
+        )
 
     @property
     def name(self) -> str:
@@ -103,7 +127,7 @@ class Encoder:
     @cached_property
     def fingerprint(self) -> str:
         """Hex digest over weights, tokenizer, pooling, prompts and dimensions."""
-        return self._checkpoint.fingerprint(self.dimensions)
+        return fingerprint(self._checkpoint, self.tokenizer.serialised(), self.dimensions)
 
     def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
         """Unit vectors of queries, float32 (len(texts), dimensions).
@@ -133,18 +157,12 @@ class Encoder:
         return self.tokenizer.count(prefix) + self.tokenizer.specials + (1 if prefix else 0)
 
     def save(self, directory: str | Path) -> None:
-        """Write the encoder, with the dimensions it was loaded with, into `directory` (created; must be empty or
-        absent).
+        """Write the encoder, with the settings and dimensions it was loaded with, into `directory` (created; must be
+        empty or absent), in the layout of sentence-transformers; see `ragindex.encoder.layout`.
+
+        The copy has the same fingerprint, unless adapters are merged, which writes new weights (in float32).
         """
-        target = Path(directory)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise UsageError(f"{target} is not an empty directory; choose another one.")
-        target.mkdir(parents=True, exist_ok=True)
-        for file in sorted(self._checkpoint.directory.iterdir()):
-            if file.is_file():
-                shutil.copy2(file, target / file.name)
-        shorter = tuple(step for step in self.config.matryoshka if step < self.dimensions)
-        write_config(target, replace(self.config, dimensions=self.dimensions, matryoshka=shorter))
+        save_encoder(self._checkpoint, self.tokenizer.serialised(), Path(directory), dimensions=self.dimensions)
 
     def _encode(self, inputs: list[Prompted]) -> np.ndarray:
         result = np.empty((len(inputs), self.dimensions), dtype=np.float32)

@@ -5,17 +5,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ragindex.encoder.checkpoint import HEAD_FILE, Pooling
+from ragindex.encoder.checkpoint import WEIGHTS_FILE, Pooling, read_json
 from ragindex.errors import EncoderError
 
-__all__ = ["Head", "pool"]
+__all__ = ["Head", "Module", "pool", "read_modules"]
+
+MODULES_FILE = "modules.json"
+POOLER = "Pooler"  # the last part of the class name of any pooling that sentence-transformers lacks
+SPECIAL_TOKENS = "_SpecialTokens"  # a WordWeights folder that only leaves special tokens out, as `pool_special` does
+
+
+class Module(NamedTuple):
+    """One entry of `modules.json`: the last part of its class name, and its folder."""
+
+    kind: str
+    folder: Path
+
+
+def read_modules(directory: Path) -> list[Module]:
+    """The modules of a sentence-transformers directory, in order; none where there is no `modules.json`.
+
+    Raises EncoderError when the file is damaged or names a folder elsewhere.
+    """
+    file = directory / MODULES_FILE
+    if not file.is_file():
+        return []
+    try:
+        entries = list(json.loads(file.read_text(encoding="utf-8")))
+        modules = [Module(str(entry["type"]).rpartition(".")[2], Path(str(entry["path"]))) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(f"{file} is not a readable list of modules: {error}.") from error
+    if any(module.folder.is_absolute() or ".." in module.folder.parts for module in modules):
+        raise EncoderError(f"{file} names a folder outside of the encoder.")
+    return [Module(module.kind, directory / module.folder) for module in modules]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +55,52 @@ class Head:
     """The optional tensors after the decoder, float32; None where the encoder has none.
 
     token_weights: (vocabulary,), how much a token counts in pooling; weight (d, hidden) and bias (d,): a linear map
-    of the pooled state.
+    of the pooled state; pooler: the state of a trainable pooling (`ragindex.encoder.pooling`), by name.
     """
 
     token_weights: np.ndarray | None = None
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
+    pooler: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: Path) -> Head:
-        """The head of an encoder directory; an empty one when it has no head file. Raises EncoderError when the file
-        is damaged.
+        """The head of an encoder directory, from its WordWeights and Dense modules; an empty one when it has none.
+
+        Several linear maps in a row are multiplied into one. Raises EncoderError when a module is damaged or is not
+        linear.
         """
-        file = directory / HEAD_FILE
-        if not file.is_file():
-            return cls()
-        try:
-            tensors = {name: tensor.astype(np.float32) for name, tensor in load_file(file).items()}
-        except (OSError, SafetensorError, TypeError) as error:
-            raise EncoderError(f"{file} cannot be read as fp16 or fp32 tensors: {error}.") from error
-        return cls(tensors.get("token_weights"), tensors.get("weight"), tensors.get("bias"))
+        head = cls()
+        for module in read_modules(directory):
+            if module.kind == "WordWeights" and not module.folder.name.endswith(SPECIAL_TOKENS):
+                head = replace(head, token_weights=_read_token_weights(module.folder))
+            elif module.kind == POOLER:
+                head = replace(head, pooler=_load(module.folder / WEIGHTS_FILE))
+            elif module.kind == "Dense":
+                head = head.followed_by(_read_dense(module.folder))
+        return head
+
+    def followed_by(self, after: Head) -> Head:
+        """One head that does what this one and then the linear map of another do."""
+        if self.weight is None or after.weight is None:
+            return replace(self, weight=after.weight, bias=after.bias)
+        if after.weight.shape[1] != len(self.weight):
+            raise EncoderError(
+                f"A linear map of {after.weight.shape[1]} values follows one that gives {len(self.weight)}."
+            )
+        weight = after.weight.astype(np.float64) @ self.weight
+        bias = None if self.bias is None else after.weight.astype(np.float64) @ self.bias
+        if after.bias is not None:
+            bias = after.bias if bias is None else bias + after.bias
+        bias = None if bias is None else bias.astype(np.float32)
+        return replace(self, weight=weight.astype(np.float32), bias=bias)
+
+    def cut(self, dimensions: int) -> Head:
+        """The head that gives the first `dimensions` values only; without a linear map there is nothing to cut."""
+        if self.weight is None:
+            return self
+        bias = None if self.bias is None else self.bias[:dimensions]
+        return replace(self, weight=self.weight[:dimensions], bias=bias)
 
     def apply(self, states: np.ndarray, ids: np.ndarray, pooled: np.ndarray, pooling: Pooling) -> np.ndarray:
         """Unit vector (d,) from the states (length, hidden) of one text."""
@@ -69,3 +127,40 @@ class Head:
 def pool(states: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Mean of the states (length, hidden) by shares (length,)."""
     return np.asarray(shares @ states / max(float(shares.sum()), 1e-12), dtype=np.float32)
+
+
+def _read_token_weights(folder: Path) -> np.ndarray:
+    """(vocabulary,) of a WordWeights module. The tensor is read where there is one: it is the faster of the two."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return _tensor(_load(folder / WEIGHTS_FILE), "emb_layer.weight", folder).ravel()
+    table = read_json(folder / "config.json")
+    try:
+        known, other = table["word_weights"], float(table.get("unknown_word_weight", 1.0))
+        values = [known.get(word, known.get(word.lower(), other)) for word in table["vocab"]]
+        return np.asarray(values, dtype=np.float32)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EncoderError(f"{folder / 'config.json'} holds no readable word weights: {error}.") from error
+
+
+def _read_dense(folder: Path) -> Head:
+    config = read_json(folder / "config.json")
+    activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    if activation.rpartition(".")[2] != "Identity" or config.get("use_residual"):
+        raise EncoderError(f"The layer in {folder} is not linear ({activation}), which no encoder here may have.")
+    tensors = _load(folder / WEIGHTS_FILE)
+    return Head(weight=_tensor(tensors, "linear.weight", folder), bias=tensors.get("linear.bias"))
+
+
+def _load(file: Path) -> dict[str, np.ndarray]:
+    if not file.is_file():
+        raise EncoderError(f"{file} is missing; weights in another format must be converted to safetensors first.")
+    try:
+        return {name: tensor.astype(np.float32) for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError, TypeError) as error:
+        raise EncoderError(f"{file} cannot be read as fp16 or fp32 tensors: {error}.") from error
+
+
+def _tensor(tensors: dict[str, np.ndarray], name: str, folder: Path) -> np.ndarray:
+    if name not in tensors:
+        raise EncoderError(f"{folder / WEIGHTS_FILE} holds no {name}.")
+    return tensors[name]

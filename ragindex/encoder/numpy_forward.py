@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ragindex.encoder.checkpoint import Checkpoint
+from ragindex.encoder.checkpoint import WEIGHTLESS, WEIGHTS_FILE, Checkpoint
 from ragindex.encoder.head import Head
 from ragindex.encoder.tokenizer import Tokenized
 
@@ -46,13 +46,15 @@ def supports(checkpoint: Checkpoint) -> bool:
     config = checkpoint.model_config()
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return (
-        config.get("model_type") == "llama"
+        not checkpoint.adapters
+        and checkpoint.config.pooling in WEIGHTLESS
+        and config.get("model_type") == "llama"
         and config.get("hidden_act", "silu") == "silu"
         and not config.get("attention_bias")
         and not config.get("mlp_bias")
         and rope.get("rope_type", rope.get("type", "default")) == "default"
         and int(config.get("hidden_size", 1 << 20)) <= _LARGEST_HIDDEN
-        and _readable(checkpoint.directory / "model.safetensors", config)
+        and _readable(checkpoint.backbone / WEIGHTS_FILE, config)
     )
 
 
@@ -108,7 +110,7 @@ class NumpyForward:
         self._config = checkpoint.config
         self._shape = _Shape.of(checkpoint.model_config(), causal=checkpoint.config.attention == "causal")
         self._head = Head.read(checkpoint.directory)
-        self._file = safe_open(str(checkpoint.directory / "model.safetensors"), framework="numpy")
+        self._file = safe_open(str(checkpoint.backbone / WEIGHTS_FILE), framework="numpy")
         self._lock = threading.Lock()
         layers = [
             {name: self._read(f"layers.{layer}.{name}.weight") for name in _LAYER}

@@ -79,12 +79,8 @@ class Prompts:
 
 PROMPT_STYLES: Mapping[str, Prompts] = {
     "plain": Prompts(),
-    "llm2vec": Prompts(
-        query="!@#$%^&*(){text}",
-        instructed_query="{instruction} !@#$%^&*(){text}",
-        document="!@#$%^&*(){title} {text}",
-        untitled_document="!@#$%^&*(){text}",
-    ),
+    # LLM2Vec marks the end of an instruction with "!@#$%^&*()", and takes the mark out before it tokenises.
+    "llm2vec": Prompts(instructed_query="{instruction} {text}", document="{title} {text}"),
     "e5-instruct": Prompts(
         instructed_query="Instruct: {instruction}\nQuery: {text}",
         instruction="Given a web search query, retrieve relevant passages that answer the query",

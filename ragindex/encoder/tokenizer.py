@@ -1,5 +1,6 @@
-"""Text to token ids and back to character positions, with the encoder's own tokenizer; loads neither torch nor
-transformers.
+"""Text to token ids and back to character positions, with the encoder's own tokenizer.
+
+Loads neither torch nor transformers for a `tokenizer.json`, which is what an encoder's own directory holds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from ragindex.encoder.checkpoint import TOKENIZER_FILE, Checkpoint
+from ragindex.encoder.checkpoint import Checkpoint
 from ragindex.encoder.prompts import Prompted
 from ragindex.errors import EncoderError
 
@@ -27,13 +28,18 @@ class Tokenized:
 
 
 class EncoderTokenizer:
-    """Wraps a `tokenizer.json`. Thread-safe."""
+    """Wraps the tokenizer of a checkpoint. Thread-safe."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._config = checkpoint.config
         self._vocabulary = checkpoint.vocabulary()
-        self._tokenizer = _read(checkpoint.directory / TOKENIZER_FILE)
+        self._file = checkpoint.tokenizer
+        self._tokenizer = _read(self._file) if self._file.is_file() else _convert(self._file)
         self.specials = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    def serialised(self) -> bytes:
+        """The whole tokenizer as a `tokenizer.json`; that file itself where there is one."""
+        return self._file.read_bytes() if self._file.is_file() else self._tokenizer.to_str().encode()
 
     def tokenize(self, inputs: Sequence[Prompted]) -> list[Tokenized]:
         """Token ids with special tokens, in the order of `inputs`.
@@ -91,6 +97,25 @@ def _read(file: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:
         raise EncoderError(f"{file} is not a readable tokenizer: {error}.") from error
+    return _unbounded(tokenizer)
+
+
+def _convert(directory: Path) -> Tokenizer:
+    """The tokenizer of a model's directory as transformers makes it from all the files there."""
+    from transformers import AutoTokenizer
+
+    try:
+        wrapper = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        tokenizer = getattr(wrapper, "backend_tokenizer", None)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise EncoderError(f"The tokenizer in {directory} cannot be loaded: {reason}.") from error
+    if not isinstance(tokenizer, Tokenizer):
+        raise EncoderError(f"The tokenizer in {directory} has no fast form (tokenizer.json), which is needed here.")
+    return _unbounded(tokenizer)
+
+
+def _unbounded(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -14,8 +14,9 @@ import torch
 from torch.nn.functional import normalize
 
 from ragindex.encoder.backbone import load_backbone
-from ragindex.encoder.checkpoint import Checkpoint, Pooling
+from ragindex.encoder.checkpoint import WEIGHTLESS, Checkpoint, Pooling
 from ragindex.encoder.head import Head
+from ragindex.encoder.pooling import Pooler, stored_pooling
 from ragindex.encoder.tokenizer import Tokenized
 
 __all__ = ["TorchForward", "choose_device", "choose_dtype", "pool_states", "token_budget_batches"]
@@ -51,12 +52,19 @@ class TorchForward:
         self.device = choose_device(device)
         self.dtype = dtype or choose_dtype(self.device)
         self._model = load_backbone(
-            checkpoint.directory, attention=self._config.attention, device=self.device, dtype=self.dtype
+            checkpoint.backbone,
+            attention=self._config.attention,
+            device=self.device,
+            dtype=self.dtype,
+            adapters=checkpoint.adapters,
         )
         head = Head.read(checkpoint.directory)
         self._token_weights = self._tensor(head.token_weights)
         self._weight = self._tensor(head.weight)
         self._bias = self._tensor(head.bias)
+        self._pooler: Pooler | None = None
+        if self._config.pooling not in WEIGHTLESS:
+            self._pooler = stored_pooling(self._config.pooling, head.pooler).to(self.device)
         self._budget = _BUDGET.get(self.device.type, 8_192)
         self._lock = threading.Lock()
 
@@ -101,14 +109,25 @@ class TorchForward:
         tensors = [torch.from_numpy(array).to(self.device, non_blocking=True) for array in (ids, real, pooled)]
         # Without padding no mask is passed: that opens the fused attention kernels.
         mask = tensors[1] if not real.all() else None
-        states = self._model(input_ids=tensors[0], attention_mask=mask).last_hidden_state.float()
         weights = self._token_weights[tensors[0]] if self._token_weights is not None else None
-        vectors = pool_states(states, tensors[2], weights, self._config.pooling)
+        vectors = self._pool(tensors[0], mask, tensors[2], weights)
         if self._weight is not None:
             vectors = vectors @ self._weight.T
         if self._bias is not None:
             vectors = vectors + self._bias
         return np.asarray(normalize(vectors, dim=-1, eps=1e-12).cpu().numpy())
+
+    def _pool(
+        self, ids: torch.Tensor, mask: torch.Tensor | None, pooled: torch.Tensor, weights: torch.Tensor | None
+    ) -> torch.Tensor:
+        every = self._pooler is not None and self._pooler.needs_all_layers
+        output = self._model(input_ids=ids, attention_mask=mask, output_hidden_states=every, use_cache=False)
+        if self._pooler is None:
+            return pool_states(output.last_hidden_state.float(), pooled, weights, self._config.pooling)
+        states = output.hidden_states if every else (output.last_hidden_state,)
+        shares = pooled if weights is None else pooled * weights
+        vectors: torch.Tensor = self._pooler([layer.float() for layer in states], shares)
+        return vectors
 
     def _tensor(self, array: np.ndarray | None) -> torch.Tensor | None:
         return None if array is None else torch.from_numpy(array).to(self.device)
