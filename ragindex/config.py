@@ -48,7 +48,7 @@ class Settings:
 
     encoder: name, directory or hub id. chunk_tokens and overlap: in the encoder's tokens; a chunk's prompt, title,
     headings and special tokens count towards chunk_tokens. include and exclude: glob patterns with the meaning of a
-    `.gitignore` line. threads: None lets torch and FAISS decide.
+    `.gitignore` line.
     """
 
     encoder: str = "bundled"
@@ -56,7 +56,6 @@ class Settings:
     overlap: int = 32
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    threads: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ the batches.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -21,9 +21,18 @@ class Executor(Protocol):
     """Runs a stage over batches."""
 
     def map(
-        self, stage: Callable[[Given], Made], batches: Iterable[Given], *, workers: int = 1, ahead: int = 2
-    ) -> Iterator[Made]:
-        """Results in the order of `batches`, at most `workers + ahead` of them under way or waiting."""
+        self,
+        stage: Callable[[Given], Made],
+        batches: Iterable[Given],
+        *,
+        workers: int = 1,
+        ahead: int = 2,
+        cancel: Callable[[], None] | None = None,
+    ) -> Generator[Made, None, None]:
+        """Results in the order of `batches`, at most `workers + ahead` of them under way or waiting.
+
+        Close it when not all of them are taken; `cancel` is then called, to make work under way give up.
+        """
 
 
 class LocalExecutor:
@@ -33,12 +42,19 @@ class LocalExecutor:
     """
 
     def map(
-        self, stage: Callable[[Given], Made], batches: Iterable[Given], *, workers: int = 1, ahead: int = 2
-    ) -> Iterator[Made]:
+        self,
+        stage: Callable[[Given], Made],
+        batches: Iterable[Given],
+        *,
+        workers: int = 1,
+        ahead: int = 2,
+        cancel: Callable[[], None] | None = None,
+    ) -> Generator[Made, None, None]:
         """Results in the order of `batches`; memory is bounded by `workers + ahead` batches."""
         pool = ThreadPoolExecutor(workers, thread_name_prefix=type(stage).__name__)
         waiting: deque[Future[Made]] = deque()
         source = iter(batches)
+        complete = False
         try:
             for batch in source:
                 waiting.append(pool.submit(stage, batch))
@@ -46,7 +62,10 @@ class LocalExecutor:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+            complete = True
         finally:
+            if cancel is not None and not complete:
+                cancel()
             pool.shutdown(wait=True, cancel_futures=True)
             close = getattr(source, "close", None)
             if close is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 from ragindex import filters
 from ragindex.config import Settings
 from ragindex.encoder import Encoder
-from ragindex.errors import EncoderError, EncoderMismatchError, UsageError
-from ragindex.ingest import IngestRun, Progress, Scope, Silent, document_name, make_plan, preview
+from ragindex.errors import EncoderError, EncoderMismatchError, StoreLockedError, UsageError
+from ragindex.ingest import MEMORY, IngestRun, Progress, Scope, Silent, document_name, make_plan, preview, storable_name
 from ragindex.ingest.reembed import reembed
 from ragindex.loaders import LOADER_VERSION
 from ragindex.search import Engine, Expectation, Request, explain_absence, render_context
@@ -45,6 +46,7 @@ class Index:
         self._lock = threading.RLock()
         self._live: LiveIndexes | None = None
         self._engine: Engine | None = None
+        self._served = catalog.encoder()  # what `_live` and `_engine` were made for
 
     @classmethod
     def open(
@@ -134,7 +136,14 @@ class Index:
             self._remember(scope)
             live = self._indexes()
             run = IngestRun(
-                self._catalog, self._collection_id, self.encoder, row.id, self.settings, scope.loader, live.publish
+                self._catalog,
+                self._collection_id,
+                self.encoder,
+                row.id,
+                self.settings,
+                scope.loader,
+                scope.attempt,
+                live.publish,
             )
             report = run.execute(plan, progress or Silent())
             live.publish(force=True)
@@ -149,7 +158,9 @@ class Index:
             row = self._registered_encoder()
             self._remember_chunking()
             live = self._indexes()
-            run = IngestRun(self._catalog, self._collection_id, self.encoder, row.id, self.settings, "", live.publish)
+            run = IngestRun(
+                self._catalog, self._collection_id, self.encoder, row.id, self.settings, "", "", live.publish
+            )
             known = self._catalog.file_states(self._collection_id, None)
             report = run.put(documents, known, progress or Silent())
             live.publish(force=True)
@@ -166,23 +177,34 @@ class Index:
         """Index the paths, then again whenever something below them changes; yields a report for every run that
         found work.
 
-        Ends when `stop` is set. A run that would wipe the index is not made: WipeGuardError ends the watch.
+        Ends when `stop` is set. Waits while another process writes, except at the start. A run that would wipe the
+        index is not made: WipeGuardError ends the watch.
         """
         from watchfiles import watch
 
-        yield self.add(*paths, include=include, exclude=exclude, progress=progress)
-        roots = self._scope(paths, include, exclude).roots
-        store = str(self.store)
-        for _ in watch(
-            *roots,
-            watch_filter=lambda _, changed: not changed.startswith(store),
+        report = self.add(*paths, include=include, exclude=exclude, progress=progress)
+        yield report
+        failed = report.failed
+        due = True  # the first round catches what changed between the first run and the beginning of the watch
+        for changes in watch(
+            *self._scope(paths, include, exclude).roots,
+            watch_filter=lambda _, changed: not Path(changed).is_relative_to(self.store),
             stop_event=stop,
             raise_interrupt=True,
             rust_timeout=500,
+            yield_on_timeout=True,
         ):
-            report = self.add(*paths, include=include, exclude=exclude, progress=progress)
-            if report.added or report.updated or report.moved or report.deleted:
+            due = due or bool(changes)
+            if not due:
+                continue
+            try:
+                report = self.add(*paths, include=include, exclude=exclude, progress=progress)
+            except StoreLockedError:
+                continue  # another process writes; the next round tries again
+            due = False
+            if report.added or report.updated or report.moved or report.deleted or report.failed != failed:
                 yield report
+            failed = report.failed
 
     def search(
         self,
@@ -205,15 +227,8 @@ class Index:
         return self._search_engine().search(Request(query, k, mode, instruction, _parsed(filter), diversity, explain))
 
     def rank_documents(self, query: str, *, k: int = 100, mode: Mode = "hybrid") -> list[str]:
-        """Paths of the k best documents, each ranked by its best chunk; nothing is folded away."""
-        ranking = self._search_engine().rank(Request(query, k, mode), depth=max(200, 10 * k))
-        paths: dict[str, None] = {}
-        for start in range(0, len(ranking.ids), 2 * k):
-            for row in self._catalog.hits(ranking.ids[start : start + 2 * k].tolist()):
-                paths[row.path] = None
-            if len(paths) >= k:
-                break
-        return list(paths)[:k]
+        """Paths of the k best documents, best first; nothing is folded away."""
+        return self._search_engine().rank_documents(Request(query, k, mode))
 
     def context(self, hits: Sequence[Hit], *, tokens: int) -> str:
         """A numbered, cited block of hits for a prompt, at most `tokens` tokens of the encoder's tokenizer long."""
@@ -231,12 +246,13 @@ class Index:
     ) -> WhyNot:
         """Why `expect` ("path" or "path:line") is not among the hits, and what would help."""
         path, line = _split_line(expect)
-        file = self._absolute(path)
+        name = self._name(path)
+        state = self._catalog.file_states(self._collection_id, name).get(name)
         expected = Expectation(
-            name=document_name(file, self.base),
-            file=file,
+            name=name,
+            file=None if state is not None and state.loader == MEMORY else self._absolute(path),
             line=line,
-            roots=tuple(self._absolute(root) for root in self._catalog.roots(self._collection_id)),
+            roots=tuple((self.base / root).resolve() for root in self._catalog.roots(self._collection_id)),
             include=self.settings.include,
             exclude=self.settings.exclude,
         )
@@ -304,13 +320,15 @@ class Index:
         """Forget documents; a folder removes everything below it. Returns how many. Raises UsageError when nothing
         matches.
         """
-        names = [document_name(self._absolute(path), self.base) for path in paths]
+        names = [self._name(path) for path in paths]
         with WriterLease(self.store, command="remove"):
             doomed: set[str] = set()
             for name in names:
                 prefix = None if name == "." else name
                 found = set(self._catalog.file_states(self._collection_id, prefix))
                 listed = set(self._catalog.failure_states(self._collection_id, prefix))
+                if prefix is None:  # the base: what was indexed from elsewhere does not lie below it
+                    found, listed = ({path for path in some if not path.startswith("/")} for some in (found, listed))
                 if not found and not listed:
                     raise UsageError(f"{name} is not in the index; `ragindex list` shows what is.")
                 doomed |= found | listed
@@ -348,12 +366,13 @@ class Index:
         """
         new = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
         with WriterLease(self.store, command=f"reembed with {new.name}"):
+            self._check_room(new)
             row = self._register(new)
             embedded = reembed(self._catalog, new, row, self.settings, progress or Silent())
             self._catalog.activate_encoder(new.fingerprint)
             with self._lock:
                 self._encoder, self._encoder_wanted = new, None
-                self._reset()
+            self._follow_encoder()
             self._indexes().publish(force=True)
         return embedded
 
@@ -369,6 +388,8 @@ class Index:
                     "If it is gone for good, remove it from the index with `ragindex remove`."
                 )
             roots.append(given.resolve())
+            if roots[-1].is_relative_to(self.store):
+                raise UsageError(f"{given} belongs to the index itself; say which other folder to index.")
         return Scope(
             roots=tuple(roots),
             base=self.base,
@@ -376,6 +397,7 @@ class Index:
             include=(*self.settings.include, *include),
             exclude=(*self.settings.exclude, *exclude),
             loader=f"{LOADER_VERSION}:{self.settings.chunk_tokens}:{self.settings.overlap}",
+            attempt=sha256(f"{LOADER_VERSION}:{self.settings.limits}".encode()).hexdigest(),
         )
 
     def _remember(self, scope: Scope) -> None:
@@ -392,6 +414,13 @@ class Index:
         if self._catalog.setting("chunking") != chunking:
             self._catalog.set_setting("chunking", chunking)
 
+    def _name(self, path: str | Path) -> str:
+        """The identity of a document as the user means it; that of one that is no file may look like no path."""
+        exact = storable_name(str(path))
+        if exact in self._catalog.file_states(self._collection_id, exact):
+            return exact
+        return document_name(self._absolute(path), self.base)
+
     def _absolute(self, path: str | Path) -> Path:
         """A path as the user means it: from here if that exists or was indexed, else from the base, as hits print
         it.
@@ -404,7 +433,24 @@ class Index:
             return here
         return there
 
+    def _follow_encoder(self) -> EncoderRow | None:
+        """The store's encoder as of now: another process may have registered the first one, or switched.
+
+        Raises EncoderMismatchError when this object was opened with a certain one that the store has left.
+        """
+        row = self._catalog.encoder()
+        with self._lock:
+            if row != self._served:
+                self._reset()
+                if self._encoder is not None and self._encoder_wanted is not None:
+                    self._check_encoder(self._encoder, row)
+                elif row is not None and self._encoder is not None and self._encoder.fingerprint != row.fingerprint:
+                    self._encoder = None
+                self._served = row
+        return row
+
     def _search_engine(self) -> Engine:
+        self._follow_encoder()
         with self._lock:
             if self._engine is None:
                 self._engine = Engine(self._catalog, self._indexes(), self._collection_id, lambda: self.encoder)
@@ -413,7 +459,7 @@ class Index:
     def _indexes(self) -> LiveIndexes:
         with self._lock:
             if self._live is None:
-                row = self._catalog.encoder()
+                row = self._served
                 self._live = LiveIndexes(
                     self._catalog,
                     self.store,
@@ -429,21 +475,24 @@ class Index:
         self._live = self._engine = None
 
     def _registered_encoder(self) -> EncoderRow:
-        row = self._catalog.encoder()
+        """The store's encoder, made so when the store has none yet; under the lease."""
+        row = self._follow_encoder()
         encoder = self.encoder
+        self._check_room(encoder)
         if row is None:
             row = self._register(encoder)
             self._catalog.activate_encoder(encoder.fingerprint)
-            with self._lock:
-                self._reset()
+            self._follow_encoder()
         return row
 
-    def _register(self, encoder: Encoder) -> EncoderRow:
+    def _check_room(self, encoder: Encoder) -> None:
         if self.settings.chunk_tokens > encoder.max_tokens:
             raise UsageError(
                 f"chunk_tokens is {self.settings.chunk_tokens}, but this encoder reads at most "
                 f"{encoder.max_tokens} tokens."
             )
+
+    def _register(self, encoder: Encoder) -> EncoderRow:
         locator = encoder.name if encoder.name == "bundled" else str(Path(encoder.name).expanduser().resolve())
         return self._catalog.register_encoder(
             encoder.fingerprint, locator, encoder.dimensions, dict(encoder.config.card)

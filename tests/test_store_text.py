@@ -182,7 +182,7 @@ def test_mark_and_contents_survive_reopening(tmp_path):
     again = TantivyIndex(tmp_path / "index", create=False)
     assert (again.mark(), len(again)) == (Mark(9, 10), 1)
     assert again.search("two", 5).ids.tolist() == [2]
-    assert again.damaged_files() == []
+    assert again.damaged_files(tmp_path / "index") == []
 
 
 def test_a_reader_sees_commits_after_reload(tmp_path):

@@ -17,7 +17,9 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ragindex.encoder import EncoderConfig, Prompts
-from ragindex.encoder.checkpoint import HEAD_FILE, TOKENIZER_FILE, Attention, Pooling, write_config
+from ragindex.encoder.checkpoint import TOKENIZER_FILE, Attention, Pooling
+from ragindex.encoder.head import Head
+from ragindex.encoder.layout import write_layout
 
 __all__ = ["HEAD_DIMENSIONS", "HIDDEN", "SENTENCES", "TokenizerKind", "tiny_encoder", "tiny_tokenizer"]
 
@@ -71,11 +73,10 @@ def tiny_encoder(
     generator = np.random.default_rng(seed)
     tensors = _decoder_tensors(generator, vocabulary, layers=layers, key_heads=key_heads, mixing=mixing)
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    if head:
-        save_file(_head_tensors(generator, words), directory / HEAD_FILE)
+    tensors_after = _head(generator, words) if head else Head()
     config = _llama_config(vocabulary, layers=layers, key_heads=key_heads, positions=max_tokens)
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    write_config(
+    write_layout(
         directory,
         EncoderConfig(
             dimensions=HEAD_DIMENSIONS if head else HIDDEN,
@@ -86,6 +87,7 @@ def tiny_encoder(
             matryoshka=(8, 16),
             card={"method": "random weights, for tests"},
         ),
+        tensors_after,
     )
     return directory
 
@@ -156,15 +158,15 @@ def _decoder_tensors(
     return tensors
 
 
-def _head_tensors(generator: np.random.Generator, words: Tokenizer) -> Mapping[str, np.ndarray]:
+def _head(generator: np.random.Generator, words: Tokenizer) -> Head:
     ids = [token for sentence in SENTENCES for token in words.encode(sentence).ids]
     counts = np.bincount(ids, minlength=words.get_vocab_size())
-    return {
+    return Head(
         # Frequent words count less, so that a rare word that two texts share makes them neighbours.
-        "token_weights": (1.0 / np.maximum(counts, 1)).astype(np.float32),
-        "weight": (generator.standard_normal((HEAD_DIMENSIONS, HIDDEN)) / np.sqrt(HIDDEN)).astype(np.float32),
-        "bias": (0.05 * generator.standard_normal(HEAD_DIMENSIONS)).astype(np.float32),
-    }
+        token_weights=(1.0 / np.maximum(counts, 1)).astype(np.float32),
+        weight=(generator.standard_normal((HEAD_DIMENSIONS, HIDDEN)) / np.sqrt(HIDDEN)).astype(np.float32),
+        bias=(0.05 * generator.standard_normal(HEAD_DIMENSIONS)).astype(np.float32),
+    )
 
 
 def _llama_config(vocabulary: int, *, layers: int, key_heads: int, positions: int) -> Mapping[str, object]:

@@ -14,7 +14,7 @@ from ragindex.store.catalog import Catalog
 from ragindex.store.rows import FailureState, FileState, Move
 from ragindex.types import Failure
 
-__all__ = ["MEMORY", "Candidate", "Plan", "Scope", "document_name", "make_plan"]
+__all__ = ["MEMORY", "Candidate", "Plan", "Scope", "document_name", "make_plan", "storable_name"]
 
 # Stands for the loader of documents that are no files; a walk neither finds nor misses them.
 MEMORY = "memory"
@@ -24,7 +24,9 @@ _RACY_NS = 2_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a run looks at. `base` is the folder that document paths are relative to, `loader` what text depends on."""
+    """What a run looks at. `base` is the folder that document paths are relative to, `loader` what text depends on,
+    `attempt` what else decides whether a file can be read.
+    """
 
     roots: tuple[Path, ...]
     base: Path
@@ -32,6 +34,7 @@ class Scope:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     loader: str = ""
+    attempt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,21 @@ def document_name(path: Path, base: Path) -> str:
 
     Bytes that are no UTF-8 are written as `\xNN`, so that every name can be stored and shown.
     """
-    name = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "." if path == base else _name_below(_folder_prefix(base), path)
+
+
+def _folder_prefix(folder: Path) -> str:
+    return folder.as_posix().rstrip("/") + "/"
+
+
+def _name_below(prefix: str, path: Path) -> str:
+    # Strings: taking paths apart again would be most of the time of a run that finds nothing new.
+    return storable_name(path.as_posix().removeprefix(prefix))
+
+
+def storable_name(name: str) -> str:
+    r"""A file name in which bytes that are no UTF-8 are written as `\xNN`."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def make_plan(catalog: Catalog, collection: int, scope: Scope) -> Plan:
@@ -107,7 +123,7 @@ def make_plan(catalog: Catalog, collection: int, scope: Scope) -> Plan:
         deleted=tuple(name for name in missing if name not in moved_from),
         unreadable=tuple(draft.unreadable),
         standing=tuple(draft.standing),
-        gone_failures=tuple(name for name in failures if name not in draft.seen and name not in hidden),
+        gone_failures=tuple(name for name in failures if name not in draft.seen and not _below(name, hidden)),
         unchanged=draft.unchanged,
         known=len(known),
     )
@@ -116,8 +132,9 @@ def make_plan(catalog: Catalog, collection: int, scope: Scope) -> Plan:
 def _survey(
     root: Path, known: dict[str, FileState], failures: dict[str, FailureState], scope: Scope, draft: _Draft
 ) -> None:
+    prefix = _folder_prefix(scope.base)
     for entry in walk(root, include=scope.include, exclude=scope.exclude, store=scope.store):
-        name = document_name(entry.path, scope.base)
+        name = document_name(entry.path, scope.base) if entry.skipped is not None else _name_below(prefix, entry.path)
         if name in draft.seen:
             continue
         draft.seen.add(name)
@@ -127,9 +144,7 @@ def _survey(
         state, failure = known.get(name), failures.get(name)
         if state is not None and state.loader == scope.loader and _same(entry.size, entry.mtime_ns, state):
             draft.unchanged += 1
-        elif (
-            failure is not None and failure.sha256 and (entry.size, entry.mtime_ns) == (failure.size, failure.mtime_ns)
-        ):
+        elif failure is not None and _as_hopeless(entry.size, entry.mtime_ns, failure, scope.attempt):
             draft.standing.append(Failure(name, failure.reason))
         else:
             draft.candidates.append(Candidate(entry.path, name, entry.size, entry.mtime_ns, state))
@@ -138,6 +153,11 @@ def _survey(
 def _same(size: int, mtime_ns: int, state: FileState) -> bool:
     racy = state.checked_ns - state.mtime_ns < _RACY_NS
     return size == state.size and mtime_ns == state.mtime_ns and not racy
+
+
+def _as_hopeless(size: int, mtime_ns: int, failure: FailureState, attempt: str) -> bool:
+    # A failure that was not the content's fault carries no attempt: chmod, for one, changes neither size nor time.
+    return (size, mtime_ns, attempt) == (failure.size, failure.mtime_ns, failure.sha256)
 
 
 def _find_moves(candidates: Iterable[Candidate], missing: Sequence[FileState], loader: str) -> list[Move]:

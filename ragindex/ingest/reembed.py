@@ -29,8 +29,8 @@ def reembed(catalog: Catalog, encoder: Encoder, row: EncoderRow, settings: Setti
         for entries in _all_texts(catalog):
             wanted: dict[bytes, tuple[str, str]] = {}
             for entry in entries:
-                key = context.key(entry.text, entry.title, entry.heading)
-                wanted[key] = (entry.text, context.title(entry.title, entry.heading))
+                # The key that the chunk refers to, not one made anew: keys depend on how the store was cut back then.
+                wanted[entry.vector_key] = (entry.text, context.title(entry.title, entry.heading))
             fresh = _embed(encoder, {key: wanted[key] for key in catalog.missing_keys(row.id, wanted.keys())})
             catalog.add_vectors(row.id, fresh)
             embedded += len(fresh)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ragindex.chunking import ChunkOptions
 from ragindex.config import Settings
@@ -16,7 +17,7 @@ from ragindex.executor import Executor, LocalExecutor
 from ragindex.ingest.context import ChunkContext
 from ragindex.ingest.plan import Plan
 from ragindex.ingest.progress import Progress
-from ragindex.ingest.stages import CutStage, Cutter, Embedded, EmbedStage, LoadStage, Prepared
+from ragindex.ingest.stages import CutStage, Cutter, Embedded, EmbedStage, LoadStage, Prepared, PreparedDocument
 from ragindex.loaders import LoaderPool
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import Batch, FailureWrite, FileState
@@ -25,6 +26,16 @@ from ragindex.types import Document, Failure, IndexReport
 __all__ = ["IngestRun", "preview"]
 
 Item = TypeVar("Item")
+Given_contra = TypeVar("Given_contra", contravariant=True)
+
+
+class Stage(Protocol[Given_contra]):
+    """Turns documents of some kind into chunks; `cancel` makes calls under way give up."""
+
+    def __call__(self, batch: Sequence[Given_contra]) -> Prepared: ...
+
+    def cancel(self) -> None: ...
+
 
 _READ_FILES = 8  # files read by a worker at a time
 _COMMIT_CHUNKS = 512  # chunks embedded and committed together
@@ -41,6 +52,7 @@ class IngestRun:
     encoder_id: int
     settings: Settings
     loader: str
+    attempt: str
     published: Callable[[], None]
     executor: Executor = LocalExecutor()  # noqa: RUF009 - holds no state
 
@@ -52,7 +64,7 @@ class IngestRun:
         progress.start(len(plan.candidates))
         try:
             with LoaderPool(self.settings.limits, workers=2) as pool:
-                stage = LoadStage(pool, self._cutter(), self.loader)
+                stage = LoadStage(pool, self._cutter(), loader=self.loader, attempt=self.attempt)
                 report = self._pipeline(stage, plan.candidates, report, progress)
         finally:
             progress.finish()
@@ -74,25 +86,32 @@ class IngestRun:
 
     def _pipeline(
         self,
-        stage: Callable[[Sequence[Item]], Prepared],
+        stage: Stage[Item],
         items: Sequence[Item],
         report: IndexReport,
         progress: Progress,
     ) -> IndexReport:
         embed = EmbedStage(self.encoder, self.catalog, self.encoder_id)
         parts = [items[start : start + _READ_FILES] for start in range(0, len(items), _READ_FILES)]
-        loaded = self.executor.map(stage, parts, workers=2, ahead=4)
-        for batch in self.executor.map(embed, _regroup(loaded), workers=1, ahead=1):
-            self.catalog.commit(self.collection, _as_batch(batch))
-            embed.committed(batch)
-            self.published()
-            report = _counted(report, batch)
-            progress.advance(
-                files=len(batch.prepared.documents) + len(batch.prepared.failures),
-                chunks=sum(len(item.chunks) for item in batch.prepared.documents),
-                tokens=batch.tokens,
-            )
+        loaded = self.executor.map(stage, parts, workers=2, ahead=4, cancel=stage.cancel)
+        # Closed at once when the run breaks off: left to the garbage collector, threads would outlive the lease.
+        with closing(self.executor.map(embed, _regroup(loaded), workers=1, ahead=1)) as batches:
+            for batch in batches:
+                self._commit(batch)
+                embed.committed(batch)
+                report = _counted(report, batch)
+                done = batch.prepared
+                progress.advance(
+                    files=len(done.documents) + len(done.failures), chunks=_chunks_passed(done), tokens=batch.tokens
+                )
         return report
+
+    def _commit(self, batch: Embedded) -> None:
+        if batch.ahead:
+            self.catalog.add_vectors(self.encoder_id, batch.ahead)
+        if batch.prepared.documents or batch.prepared.failures:
+            self.catalog.commit(self.collection, _as_batch(batch))
+            self.published()
 
     def _tidy(self, plan: Plan, report: IndexReport) -> IndexReport:
         """Commit what needs no reading: deletions, moves, folders that cannot be listed."""
@@ -122,9 +141,13 @@ def preview(plan: Plan) -> IndexReport:
 
 
 def _regroup(parts: Iterable[Prepared]) -> Iterator[Prepared]:
-    """Collect small parts until embedding and committing them together is worth while."""
+    """Collect small parts until embedding and committing them together is worth while; embed long documents piece by
+    piece, so that neither memory nor what an interrupt can lose grows with their length.
+    """
     group = Prepared()
     for part in parts:
+        for item in part.documents:
+            yield from _pieces(item)
         group = Prepared(group.documents + part.documents, group.failures + part.failures)
         chunks = sum(len(item.chunks) for item in group.documents)
         if chunks >= _COMMIT_CHUNKS or len(group.documents) + len(group.failures) >= _COMMIT_FILES:
@@ -132,6 +155,21 @@ def _regroup(parts: Iterable[Prepared]) -> Iterator[Prepared]:
             group = Prepared()
     if group.documents or group.failures:
         yield group
+
+
+def _pieces(item: PreparedDocument) -> Iterator[Prepared]:
+    if len(item.chunks) <= _COMMIT_CHUNKS:
+        return
+    for start in range(0, len(item.chunks), _COMMIT_CHUNKS):
+        part = slice(start, start + _COMMIT_CHUNKS)
+        piece = replace(item, chunks=item.chunks[part], titles=item.titles[part], keys=item.keys[part])
+        yield Prepared(ahead=(piece,))
+
+
+def _chunks_passed(prepared: Prepared) -> int:
+    """Chunks that this batch brings the run forward; those of a long document passed with its pieces."""
+    whole = (item for item in prepared.documents if len(item.chunks) <= _COMMIT_CHUNKS)
+    return sum(len(item.chunks) for item in (*whole, *prepared.ahead))
 
 
 def _as_batch(batch: Embedded) -> Batch:

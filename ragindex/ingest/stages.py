@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +43,22 @@ class PreparedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What became of a batch of files."""
+    """What became of a batch of files. `ahead` are parts of a long document that are embedded before it is written."""
 
     documents: tuple[PreparedDocument, ...] = ()
     failures: tuple[FailureWrite, ...] = ()
+    ahead: tuple[PreparedDocument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A batch ready to be committed. `fresh` chunks were embedded, `tokens` counts theirs."""
+    """A batch ready to be committed. `fresh` chunks were embedded, `tokens` counts theirs; `ahead` are the vectors of
+    documents that are not complete yet.
+    """
 
     prepared: Prepared
     writes: tuple[DocumentWrite, ...]
+    ahead: Mapping[bytes, Float16Array]
     fresh: int
     tokens: int
     keys: frozenset[bytes]
@@ -63,24 +69,42 @@ class Cutter:
 
     def __init__(self, context: ChunkContext, encoder: Encoder, options: ChunkOptions) -> None:
         self._context = context
-        self._encoder = encoder
+        self._counter = _Counter(encoder)
         self._options = options
 
     def cut(self, document: Document, state: FileState, *, replaces: bool) -> PreparedDocument:
-        """Cut one document."""
-        chunks = chunk(document, self._options, self._encoder.tokenizer, self._context.overhead)
+        """Cut one document. After `cancel` it raises an error that nobody waits for."""
+        chunks = chunk(document, self._options, self._counter, self._context.overhead)
         titles = [self._context.title(document.title, item.heading) for item in chunks]
         keys = [self._context.key(item.text, document.title, item.heading) for item in chunks]
         return PreparedDocument(document, state, chunks, titles, keys, unchanged=False, replaces=replaces)
+
+    def cancel(self) -> None:
+        """Give up what is being cut, in whatever thread: a hundred megabytes of text take minutes."""
+        self._counter.stopped.set()
+
+
+class _Counter:
+    """The encoder's tokenizer, until it is stopped; cutting asks it every few milliseconds."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._offsets = encoder.tokenizer.offsets
+        self.stopped = threading.Event()
+
+    def offsets(self, text: str) -> np.ndarray:
+        if self.stopped.is_set():
+            raise CancelledError
+        return self._offsets(text)
 
 
 class LoadStage:
     """Files to documents to chunks. Never raises for a file: a bad one becomes a failure with its reason."""
 
-    def __init__(self, pool: LoaderPool, cutter: Cutter, loader: str) -> None:
+    def __init__(self, pool: LoaderPool, cutter: Cutter, *, loader: str, attempt: str) -> None:
         self._pool = pool
         self._cutter = cutter
         self._loader = loader
+        self._attempt = attempt
 
     def __call__(self, batch: Sequence[Candidate]) -> Prepared:
         """Read and cut a batch."""
@@ -90,10 +114,15 @@ class LoadStage:
             try:
                 documents.append(self._prepare(candidate))
             except LoadError as error:
-                failures.append(_failure(candidate, error.reason))
+                failures.append(self._failure(candidate, error.reason))
             except MemoryError:
-                failures.append(_failure(candidate, "not enough memory to read it"))
+                failures.append(self._failure(candidate, "not enough memory to read it"))
         return Prepared(tuple(documents), tuple(failures))
+
+    def cancel(self) -> None:
+        """Give up what is being read and cut."""
+        self._cutter.cancel()
+        self._pool.abort()
 
     def _prepare(self, candidate: Candidate) -> PreparedDocument:
         checked = time.time_ns()
@@ -103,6 +132,11 @@ class LoadStage:
         if known is not None and (known.sha256, known.loader) == (document.sha256, self._loader):
             return PreparedDocument(document, state, (), (), (), unchanged=True, replaces=True)
         return self._cutter.cut(document, state, replaces=known is not None)
+
+    def _failure(self, candidate: Candidate, reason: str) -> FailureWrite:
+        """A failure of the content is not worth another try until the file, the loaders or the limits change."""
+        attempt = self._attempt if _readable(candidate) else ""
+        return FailureWrite(candidate.name, reason, candidate.size, candidate.mtime_ns, attempt)
 
 
 class CutStage:
@@ -116,6 +150,10 @@ class CutStage:
         """Cut a batch; a document whose text, title and metadata are the known ones is left alone."""
         return Prepared(tuple(self._prepare(document) for document in batch))
 
+    def cancel(self) -> None:
+        """Give up what is being cut."""
+        self._cutter.cancel()
+
     def _prepare(self, document: Document) -> PreparedDocument:
         content = json.dumps([document.text, document.title, dict(document.metadata)], sort_keys=True)
         digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
@@ -126,13 +164,18 @@ class CutStage:
         return self._cutter.cut(document, state, replaces=known is not None)
 
 
-def _failure(candidate: Candidate, reason: str) -> FailureWrite:
-    # Size and time stand for the content: the file is tried again when either changes.
-    return FailureWrite(candidate.name, reason, candidate.size, candidate.mtime_ns, _CONTENT)
-
-
-# Marks a failure of a file's content, which is not worth another try while the file stays as it is.
-_CONTENT = "content"
+def _readable(candidate: Candidate) -> bool:
+    """Whether the file can be opened and is still the one that was planned for."""
+    try:
+        # Not blocking: the name may belong to a pipe by now.
+        descriptor = os.open(candidate.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            info = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return (info.st_size, info.st_mtime_ns) == (candidate.size, candidate.mtime_ns)
 
 
 class EmbedStage:
@@ -150,12 +193,11 @@ class EmbedStage:
     def __call__(self, prepared: Prepared) -> Embedded:
         """Embed a batch."""
         wanted: dict[bytes, tuple[str, str, int]] = {}
-        for item in prepared.documents:
+        for item in (*prepared.documents, *prepared.ahead):
             for piece, title, key in zip(item.chunks, item.titles, item.keys, strict=True):
                 wanted[key] = (piece.text, title, piece.tokens)
-        with (
-            self._lock
-        ):  # before the catalogue is asked: a key that leaves the set in between is in the catalogue by then
+        # Before the catalogue is asked: a key that leaves the set in between is in the catalogue by then.
+        with self._lock:
             under_way = self._under_way & wanted.keys()
         missing = self._catalog.missing_keys(self._encoder_id, wanted.keys()) - under_way
         order = [key for key in wanted if key in missing]
@@ -165,7 +207,8 @@ class EmbedStage:
             self._under_way |= missing
         writes = tuple(self._write(item, fresh) for item in prepared.documents if not item.unchanged)
         tokens = sum(wanted[key][2] for key in order)
-        return Embedded(prepared, writes, len(order), tokens, frozenset(missing))
+        ahead = {key: fresh[key] for item in prepared.ahead for key in item.keys if key in fresh}
+        return Embedded(prepared, writes, ahead, len(order), tokens, frozenset(missing))
 
     def committed(self, batch: Embedded) -> None:
         """The batch's vectors are in the catalogue now."""

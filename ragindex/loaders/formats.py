@@ -30,21 +30,24 @@ class Format:
 
 def format_of(path: Path) -> Format | None:
     """The format of a file, judged by its name alone; None when it is not supported."""
-    name = path.name.lower()
-    known = _NAMES.get(name)
+    return _format_of_name(path.name)
+
+
+def _format_of_name(name: str) -> Format | None:
+    known = _NAMES.get(name.lower())
     if known is not None:
         return known
-    suffix = path.suffix.lower()
-    if suffix:
+    dot = name.rfind(".")
+    if 0 < dot < len(name) - 1:
         # README.de and COPYING.LESSER are text; capitals tell them from build products such as version.o.
-        stem = path.name.split(".")[0]
-        return _SUFFIXES.get(suffix) or (_TEXT if stem.isupper() and stem.lower() in _STEMS else None)
+        stem = name.partition(".")[0]
+        return _SUFFIXES.get(name[dot:].lower()) or (_TEXT if stem.isupper() and stem.lower() in _STEMS else None)
     return None
 
 
-def supported(path: Path) -> bool:
+def supported(path: Path | str) -> bool:
     """Whether there is a parser for files of this name."""
-    return format_of(path) is not None
+    return _format_of_name(path if isinstance(path, str) else path.name) is not None
 
 
 def mime_type(path: Path) -> str:

@@ -9,6 +9,7 @@ by default.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Rules", "Verdict", "ignored_reason", "is_private", "root_rules"]
 
 _IGNORE_FILES = (".ragindexignore", ".gitignore")
 _MAX_IGNORE_FILE = 1 << 20
+_NAMED_GROUP = re.compile(r"\(\?P<\w+>")
 # Never shown again by a negated pattern: their content is no document, and an index must not read itself.
 _PRIVATE = frozenset({".git", ".hg", ".svn", ".bzr", ".jj", ".ragindex"})
 _GENERATED = words(
@@ -47,10 +49,14 @@ class _RuleSet:
     spec: GitIgnoreSpec
     patterns: tuple[str, ...]
     lines: tuple[int, ...]
+    any: re.Pattern[str]  # matches whatever one of the patterns matches: most names match none
 
     def verdict(self, path: str, directory: bool) -> Verdict | None:
         relative = path[len(self.base) :].lstrip(os.sep).replace(os.sep, "/")
-        result = self.spec.check_file(relative + "/" if directory else relative)
+        name = relative + "/" if directory else relative
+        if self.any.search(name) is None:
+            return None
+        result = self.spec.check_file(name)
         if result.include is None or result.index is None:
             return None
         line = self.lines[result.index]
@@ -201,4 +207,8 @@ def _compile(base: str, origin: str, numbered: Sequence[tuple[int, str]]) -> _Ru
             continue
         patterns.append(line)
         lines.append(number)
-    return _RuleSet(base, origin, GitIgnoreSpec.from_lines(patterns), tuple(patterns), tuple(lines))
+    spec = GitIgnoreSpec.from_lines(patterns)
+    regexes = [pattern.regex.pattern for pattern in spec.patterns if pattern.regex is not None]
+    # A group's name may stand only once in the whole.
+    either = "|".join(f"(?:{_NAMED_GROUP.sub('(?:', regex)})" for regex in regexes) or "(?!)"
+    return _RuleSet(base, origin, spec, tuple(patterns), tuple(lines), re.compile(either))

@@ -42,6 +42,8 @@ class LoaderPool:
         self._workers = max(1, workers)
         self._lock = threading.Lock()
         self._closed = False
+        self._refusing = False
+        self._busy: set[_Worker] = set()
         for _ in range(self._workers):
             self._free.put(None)
 
@@ -54,16 +56,32 @@ class LoaderPool:
                 raise LoadError("not enough memory to read it") from error
         worker = self._free.get()
         try:
-            with self._lock:
-                if self._closed:
-                    raise LoadError("the loader was closed")
+            self._check_open()
             if worker is None or not worker.alive:
                 worker = _Worker(self._command, self._limits)
+            with self._lock:
+                self._busy.add(worker)
+            self._check_open()  # an abort that came before the line above did not see this worker
             return worker.load(path, name)
         finally:
+            if worker is not None:
+                with self._lock:
+                    self._busy.discard(worker)
             if worker is not None and not worker.alive:
                 worker = None
             self._free.put(worker)
+
+    def abort(self) -> None:
+        """Give up the files that are being read, in whatever thread, and refuse new ones; `close` is still due."""
+        with self._lock:
+            self._refusing = True
+            for worker in self._busy:
+                worker.interrupt()
+
+    def _check_open(self) -> None:
+        with self._lock:
+            if self._closed or self._refusing:
+                raise LoadError("the loader was closed")
 
     def close(self) -> None:
         """End the workers, waiting for files that are being read; calling it twice is harmless."""
@@ -123,6 +141,10 @@ class _Worker:
         if "reason" in answer:
             raise LoadError(str(answer["reason"]))
         return document_from(answer["document"])
+
+    def interrupt(self) -> None:
+        """End the process under the thread that waits for its answer; that thread cleans up."""
+        self._process.kill()
 
     def stop(self) -> None:
         """Let the worker end by itself, and kill it when it does not."""

@@ -23,21 +23,23 @@ def render_context(hits: Sequence[Hit], *, tokens: int, spans: Callable[[str], n
     """
     if tokens < 16:
         raise UsageError(f"A context of {tokens} tokens holds nothing; ask for at least 16.")
-    blocks: list[str] = []
-    left = tokens
+    block = ""
     for number, hit in enumerate(hits, 1):
         head = f"[{number}] {hit.citation}"
         if hit.heading or hit.title:
             head += f" — {' > '.join(hit.heading or (hit.title,))}"
-        block = f"{head}\n{hit.text.strip()}\n"
-        cost = len(spans(block))
-        if cost <= left:
-            blocks.append(block)
-            left -= cost
+        start = f"{block}\n{head}\n" if block else f"{head}\n"
+        text = hit.text.strip()
+        # The whole is counted each time: tokens of two parts may meet differently than alone.
+        if len(spans(f"{start}{text}\n")) <= tokens:
+            block = f"{start}{text}\n"
             continue
-        room = left - len(spans(f"{head}\n{_ELLIPSIS}\n")) - 1
-        body = spans(hit.text.strip())
-        if room >= min(32, len(body) // 4) and room > 0:
-            blocks.append(f"{head}\n{hit.text.strip()[: int(body[room - 1][1])].rstrip()}{_ELLIPSIS}\n")
+        body = spans(text)
+        room = min(len(body), tokens - len(spans(f"{start}{_ELLIPSIS}\n")))
+        while room > 0 and room >= min(32, len(body) // 4):
+            cut = f"{start}{text[: int(body[room - 1][1])].rstrip()}{_ELLIPSIS}\n"
+            if len(spans(cut)) <= tokens:
+                return cut
+            room -= 1
         break
-    return "\n".join(blocks)
+    return block

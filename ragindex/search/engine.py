@@ -12,10 +12,10 @@ from ragindex.encoder import Encoder
 from ragindex.errors import UsageError
 from ragindex.filters import Filter
 from ragindex.search.diversity import diversified
+from ragindex.search.documents import ranked_documents
 from ragindex.search.fusion import HEAD, fuse
 from ragindex.search.merging import Candidate, merge
 from ragindex.store.catalog import Catalog
-from ragindex.store.highlight import matched_terms
 from ragindex.store.rows import ChunkRow, Float32Array, IdArray
 from ragindex.store.snapshot import LiveIndexes
 from ragindex.store.vector_index import Scored
@@ -75,31 +75,48 @@ class Engine:
 
     def search(self, request: Request) -> list[Hit]:
         """The hits of a request, best first: k of them whenever k distinct passages exist."""
-        ranking = self.rank(request)
+        depth = max(HEAD, 10 * request.k)
+        while True:
+            ranking = self.rank(request, depth=depth)
+            pool = self._folded(ranking, 5 * request.k if request.diversity > 0 else request.k)
+            if len(pool) >= request.k or max(len(ranking.dense.ids), len(ranking.lexical.ids)) < depth:
+                break
+            depth *= 8  # hundreds of copies of a few texts were folded into fewer than k hits
         if request.diversity > 0:
-            pool = self._folded(ranking, 5 * request.k)
             vectors = self._vectors([item.row.chunk_id for item in pool])
             scores = np.array([item.score for item in pool], dtype=np.float32)
             picks = diversified(scores, vectors, diversity=request.diversity, count=request.k)
             chosen = [pool[index] for index in picks]
         else:
-            chosen = self._folded(ranking, request.k)
+            chosen = pool
         return self._hits(request, ranking, chosen)
 
-    def rank(self, request: Request, *, depth: int | None = None) -> Ranking:
-        """The fused ranking of chunks; each retriever contributes its `depth` best (default: enough for k hits)."""
+    def rank(self, request: Request, *, depth: int) -> Ranking:
+        """The fused ranking of chunks; each retriever contributes its `depth` best."""
         allowed = self._catalog.allowed(self._collection, request.filter)
         if allowed is not None and not len(allowed):
             return Ranking(_EMPTY.ids, _EMPTY.scores, _EMPTY, _EMPTY, 0.5)
-        depth = depth or max(HEAD, 10 * request.k)
         lexical = dense = _EMPTY
+        ceiling = 0.0
         if request.mode != "dense":
-            lexical = self._live.lexical().search(request.query, depth, allowed)
+            texts = self._live.lexical()
+            lexical, ceiling = texts.search(request.query, depth, allowed), texts.ceiling(request.query)
         if request.mode != "lexical":
             vector = self._vector(request.query, request.instruction)
             dense = self._live.dense().search(vector, depth, allowed)
-        fused = fuse(dense, lexical)
+        if request.mode != "hybrid":
+            only = dense if request.mode == "dense" else lexical
+            return Ranking(only.ids, only.scores, dense, lexical, float(request.mode == "dense"))
+        fused = fuse(dense, lexical, ceiling=ceiling, depth=depth, trust=self._encoder().config.trust)
         return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight)
+
+    def rank_documents(self, request: Request) -> list[str]:
+        """Paths of the k best documents, best first; nothing is folded away."""
+        ranking = self.rank(request, depth=max(HEAD, 10 * request.k))
+        rows = self._catalog.hits(ranking.ids.tolist())
+        scores = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
+        scored = [(row.path, scores[row.chunk_id]) for row in rows]
+        return ranked_documents(scored, additive=request.mode == "lexical")[: request.k]
 
     def _query_vector(self, query: str, instruction: str | None) -> Float32Array:
         """Unit vector (d,). A query longer than the encoder reads is cut into windows and their vectors are
@@ -167,6 +184,8 @@ class Engine:
         return known
 
     def _explain(self, request: Request, ranking: Ranking, item: Candidate) -> Explanation:
+        from ragindex.store.highlight import matched_terms  # brings tantivy along, which a dense query does not need
+
         row = item.row
         words = " ".join([row.text, row.title, *row.heading, row.path])
         return Explanation(

@@ -1,10 +1,16 @@
-"""Fuses a dense and a lexical result list by standardised scores, each weighted by how clearly it singles out its top.
+"""Fuses a dense and a lexical result list by standardised scores, each weighted by its evidence.
 
-Reciprocal-rank fusion throws scores away and lets a weak list vote as loudly as a strong one; on nine development
-sets it lost up to 0.29 nDCG@10 to the better of its two lists. Here each list's scores are brought to mean 0 and
-deviation 1 over its own head, and the weight of a list is its evidence: the distance of its best score from the mean
-of its tail, in deviations of the tail. A list whose top stands far above its tail has found something; one that falls
-slowly is guessing.
+Reciprocal-rank fusion throws scores away and lets a weak list vote as loudly as a strong one; on nine development sets
+it lost up to 0.29 nDCG@10 to the better of its two lists. Here each list's scores are brought to mean 0 and deviation 1
+over its own head, and the weight of a list is its evidence:
+
+- how far its best score stands above its tail, in deviations of the tail: a list whose top stands out has found
+  something, one that falls slowly is guessing;
+- for the lexical list, times the square of the coverage: the share of the query's words, weighed by rarity, that its
+  best result accounts for. Somebody who asks in other words than the document's gets a low coverage, and then BM25's
+  clear winner is clear about little words only.
+
+`benchmarks/quality.py` measures it; the constants below were chosen on the development sets it names.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ __all__ = ["HEAD", "Fused", "evidence", "fuse"]
 
 HEAD = 200  # results of a list that its statistics are taken over
 _TOP = 10  # results that do not count as tail
+_FULL = 0.35  # coverage at which the lexical list is trusted fully: length and frequency damping keep real ones below 1
 
 
 class Fused(NamedTuple):
@@ -30,14 +37,22 @@ class Fused(NamedTuple):
     dense_weight: float
 
 
-def fuse(dense: Scored, lexical: Scored) -> Fused:
-    """Fuse two lists, each best first. A candidate that a list lacks counts there as that list's worst."""
+def fuse(dense: Scored, lexical: Scored, *, ceiling: float, depth: int = HEAD, trust: float = 1.0) -> Fused:
+    """Fuse two lists, each best first and cut at `depth`.
+
+    A candidate that a list lacks counts there as that list's worst, or as 0 where the lexical list is complete: it
+    shares no word with the query. `trust` multiplies the evidence of the dense list; it is a property of the encoder,
+    measured.
+    """
     if not len(dense.ids) or not len(lexical.ids):
         only, weight = (dense, 1.0) if len(dense.ids) else (lexical, 0.0)
         return Fused(only.ids, only.scores, weight)
-    weight = _share(evidence(dense.scores), evidence(lexical.scores))
+    coverage = min(1.0, float(lexical.scores[0]) / (_FULL * ceiling)) if ceiling > 0 else 1.0
+    weight = _share(trust * evidence(dense.scores), coverage**2 * evidence(lexical.scores))
     ids = np.union1d(dense.ids, lexical.ids)
-    scores = weight * _standardised(dense, ids) + (1.0 - weight) * _standardised(lexical, ids)
+    unmatched = 0.0 if len(lexical.ids) < depth else float(lexical.scores[-1])
+    scores = weight * _standardised(dense, ids, float(dense.scores[-1]))
+    scores += (1.0 - weight) * _standardised(lexical, ids, unmatched)
     order = np.lexsort((ids, -scores))
     return Fused(ids[order], scores[order].astype(np.float32), weight)
 
@@ -57,11 +72,11 @@ def _share(dense: float, lexical: float) -> float:
     return dense / (dense + lexical) if dense > 0 and lexical > 0 else 0.5
 
 
-def _standardised(result: Scored, ids: IdArray) -> np.ndarray:
-    """Scores of `ids` in deviations from the mean of the list's head; the list's lowest where it lacks them."""
+def _standardised(result: Scored, ids: IdArray, missing: float) -> np.ndarray:
+    """Scores of `ids` in deviations from the mean of the list's head; `missing` where the list lacks them."""
     head = np.asarray(result.scores[:HEAD], dtype=np.float64)
-    spread = float(head.std()) or 1.0
-    lowest = float(result.scores[-1])
-    values = np.full(len(ids), lowest)
+    spread = float(head.std())
+    spread = spread if spread > 1e-6 else 1.0  # less is rounding, not an opinion
+    values = np.full(len(ids), missing)
     values[np.searchsorted(ids, result.ids)] = result.scores
     return np.asarray((values - head.mean()) / spread)

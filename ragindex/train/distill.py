@@ -29,8 +29,10 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from ragindex.encoder.backbone import load_backbone
-from ragindex.encoder.checkpoint import HEAD_FILE, TOKENIZER_FILE, Checkpoint, find_checkpoint, write_config
+from ragindex.encoder.checkpoint import TOKENIZER_FILE, Checkpoint
 from ragindex.encoder.head import Head
+from ragindex.encoder.layout import write_layout
+from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.torch_forward import pool_states, token_budget_batches
 from ragindex.errors import TrainingError
 from ragindex.train.teacher import read_shards
@@ -158,15 +160,14 @@ def save(student: Student, source: Checkpoint, output: Path, card: Mapping[str, 
     tensors_of = {name: item.detach().cpu().half().contiguous() for name, item in student.backbone.state_dict().items()}
     arrays = {name: item.numpy() for name, item in tensors_of.items()}
     save_file(arrays, output / "model.safetensors", metadata={"format": "pt"})
-    head = {
-        "token_weights": student.log_weights.detach().exp().cpu().numpy(),
-        "weight": student.head.weight.detach().cpu().numpy(),
-        "bias": student.head.bias.detach().cpu().numpy(),
-    }
-    save_file(head, output / HEAD_FILE)
+    head = Head(
+        token_weights=student.log_weights.detach().exp().cpu().numpy(),
+        weight=student.head.weight.detach().cpu().numpy(),
+        bias=student.head.bias.detach().cpu().numpy(),
+    )
     for name in (TOKENIZER_FILE, "config.json"):
         shutil.copyfile(source.directory / name, output / name)
-    write_config(output, replace(source.config, card={**source.config.card, "distillation": card}))
+    write_layout(output, replace(source.config, card={**source.config.card, "distillation": card}), head)
 
 
 @click.command(help="Train an encoder against cached teacher vectors.")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from safetensors.numpy import save_file
 
-from ragindex.encoder.checkpoint import HEAD_FILE, find_checkpoint, write_config
 from ragindex.encoder.head import Head
+from ragindex.encoder.layout import write_layout
+from ragindex.encoder.resolve import find_checkpoint
 from ragindex.errors import TrainingError
 from ragindex.train.teacher import read_shards
 
@@ -44,14 +44,13 @@ def main(encoder: str, shards: Path, steps: str) -> None:
     if not vectors:
         raise TrainingError(f"{shards} holds no finished shards; make them with ragindex.train.teacher.")
     axes = principal_axes(np.concatenate(vectors))
-    rotated = {
-        "token_weights": head.token_weights,
-        "weight": (axes @ head.weight).astype(np.float32),
-        "bias": (axes @ head.bias).astype(np.float32),
-    }
-    save_file(rotated, checkpoint.directory / HEAD_FILE)
+    rotated = Head(
+        token_weights=head.token_weights,
+        weight=(axes @ head.weight).astype(np.float32),
+        bias=(axes @ head.bias).astype(np.float32),
+    )
     matryoshka = tuple(step for step in map(int, steps.split(",")) if step < checkpoint.config.dimensions)
-    write_config(checkpoint.directory, replace(checkpoint.config, matryoshka=matryoshka))
+    write_layout(checkpoint.directory, replace(checkpoint.config, matryoshka=matryoshka), rotated)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,15 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import embedding_bag, linear, normalize
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaModel
 
-from ragindex.encoder.checkpoint import HEAD_FILE, TOKENIZER_FILE, EncoderConfig, write_config
+from ragindex.encoder.checkpoint import TOKENIZER_FILE, EncoderConfig
+from ragindex.encoder.head import Head
+from ragindex.encoder.layout import write_layout
 from ragindex.encoder.prompts import Prompts
 from ragindex.errors import TrainingError
 from ragindex.train.teacher import Teacher, read_shards
@@ -295,12 +296,11 @@ def write_encoder(
     rows = model.rows.detach()
     rows = rows / rows.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
     decoder(shape, rows, pad=pad, seed=seed).half().save_pretrained(output)
-    head = {
-        "token_weights": model.log_weights.detach().exp().numpy().astype(np.float32),
-        "weight": model.head.weight.detach().numpy().astype(np.float32),
-        "bias": model.head.bias.detach().numpy().astype(np.float32),
-    }
-    save_file(head, output / HEAD_FILE)
+    head = Head(
+        token_weights=model.log_weights.detach().exp().numpy().astype(np.float32),
+        weight=model.head.weight.detach().numpy().astype(np.float32),
+        bias=model.head.bias.detach().numpy().astype(np.float32),
+    )
     tokenizer.save(str(output / TOKENIZER_FILE))
     config = EncoderConfig(
         dimensions=len(model.head.weight),
@@ -309,7 +309,7 @@ def write_encoder(
         trust=trust,
         card={"method": "static floor: ragindex.train.static_init", "seed": seed, **card},
     )
-    write_config(output, config)
+    write_layout(output, config, head)
 
 
 if __name__ == "__main__":
