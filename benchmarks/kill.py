@@ -112,6 +112,7 @@ def differences(folder: Path, encoder: str) -> list[str]:
         problems = list(one.verify().problems)
         # BM25 counts deleted chunks until the lexical index merges its segments, which is history and no damage.
         one.repair()
+        other.repair()
         mine, fresh = ({row["path"]: row["sha256"] for row in index.documents()} for index in (one, other))
         if mine != fresh:
             problems.append(f"{len(mine.items() ^ fresh.items())} documents differ from an undisturbed run.")

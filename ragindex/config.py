@@ -15,7 +15,7 @@ from typing import Any
 
 from ragindex.errors import UsageError
 
-__all__ = ["Limits", "Settings", "load_settings"]
+__all__ = ["Chunking", "Limits", "Settings", "load_settings"]
 
 _MEBIBYTE = 1 << 20
 
@@ -43,26 +43,45 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunking:
+    """How text is cut, in the encoder's tokens; a chunk's prompt, title, headings and special tokens count towards
+    it.
+    """
+
+    tokens: int = 256
+    overlap: int = 32
+
+    def __post_init__(self) -> None:
+        if self.tokens < 16:
+            raise UsageError(f"chunk_tokens is {self.tokens}; it must be at least 16.")
+        if not 0 <= self.overlap < self.tokens // 2:
+            raise UsageError(f"overlap is {self.overlap}; it must be at least 0 and less than half of chunk_tokens.")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a user may set that is not part of a single request.
 
-    encoder: name, directory or hub id. chunk_tokens and overlap: in the encoder's tokens; a chunk's prompt, title,
-    headings and special tokens count towards chunk_tokens. include and exclude: glob patterns with the meaning of a
-    `.gitignore` line.
+    encoder: name, directory or hub id. chunk_tokens and overlap: see `Chunking`; None leaves a store as it was begun.
+    include and exclude: glob patterns with the meaning of a `.gitignore` line.
     """
 
     encoder: str = "bundled"
-    chunk_tokens: int = 256
-    overlap: int = 32
+    chunk_tokens: int | None = None
+    overlap: int | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        if self.chunk_tokens < 16:
-            raise UsageError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 16.")
-        if not 0 <= self.overlap < self.chunk_tokens // 2:
-            raise UsageError(f"overlap is {self.overlap}; it must be at least 0 and less than half of chunk_tokens.")
+        self.chunking()  # an impossible pair is refused at once, not when the store is open
+
+    def chunking(self, begun: Chunking | None = None) -> Chunking:
+        """How a store that was `begun` so (None: a new one) is to cut text from now on."""
+        begun = begun or Chunking()
+        tokens = begun.tokens if self.chunk_tokens is None else self.chunk_tokens
+        overlap = min(begun.overlap, tokens // 8) if self.overlap is None else self.overlap
+        return Chunking(tokens, overlap)
 
 
 def load_settings(folder: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from ragindex import filters
-from ragindex.config import Settings
+from ragindex.config import Chunking, Settings
 from ragindex.encoder import Encoder
 from ragindex.errors import EncoderError, EncoderMismatchError, StoreLockedError, UsageError
 from ragindex.ingest import MEMORY, IngestRun, Progress, Scope, Silent, document_name, make_plan, preview, storable_name
@@ -37,7 +38,8 @@ class Index:
     def __init__(self, catalog: Catalog, *, collection: str, encoder: str | Encoder | None, settings: Settings) -> None:
         self.store = catalog.directory.resolve()
         self.base = self.store.parent
-        self.settings = _with_stored_chunking(settings, catalog.setting("chunking"))
+        self.settings = settings
+        self.chunking = settings.chunking(_begun(catalog.setting("chunking")))
         self.collection = collection
         self._catalog = catalog
         self._collection_id = catalog.collection(collection)
@@ -125,6 +127,7 @@ class Index:
         the paths are gone and `allow_delete` is off, StoreLockedError while another process writes. A bad file never
         raises: see `failed`.
         """
+        began = time.monotonic()
         scope = self._scope(paths, include, exclude)
         if dry_run:
             return preview(make_plan(self._catalog, self._collection_id, scope))
@@ -135,36 +138,26 @@ class Index:
                 plan.check_wipe()
             self._remember(scope)
             live = self._indexes()
-            run = IngestRun(
-                self._catalog,
-                self._collection_id,
-                self.encoder,
-                row.id,
-                self.settings,
-                scope.loader,
-                scope.attempt,
-                live.publish,
-            )
+            run = self._run(live, row, loader=scope.loader, attempt=scope.attempt)
             report = run.execute(plan, progress or Silent())
             live.publish(force=True)
-        return report
+        return replace(report, seconds=time.monotonic() - began)
 
     def put(self, documents: Sequence[Document], *, progress: Progress | None = None) -> IndexReport:
         """Add or replace documents that are no files, by their `path`; a walk over folders leaves them alone.
 
         Nothing happens to one whose text, title and metadata have not changed.
         """
+        began = time.monotonic()
         with WriterLease(self.store, command="put"):
             row = self._registered_encoder()
             self._remember_chunking()
             live = self._indexes()
-            run = IngestRun(
-                self._catalog, self._collection_id, self.encoder, row.id, self.settings, "", "", live.publish
-            )
+            run = self._run(live, row, loader="", attempt="")
             known = self._catalog.file_states(self._collection_id, None)
             report = run.put(documents, known, progress or Silent())
             live.publish(force=True)
-        return report
+        return replace(report, seconds=time.monotonic() - began)
 
     def watch(
         self,
@@ -280,8 +273,8 @@ class Index:
             "failures": counts.failures,
             "tokens": counts.tokens,
             "roots": self._catalog.roots(self._collection_id),
-            "chunk_tokens": self.settings.chunk_tokens,
-            "overlap": self.settings.overlap,
+            "chunk_tokens": self.chunking.tokens,
+            "overlap": self.chunking.overlap,
             "encoder": None if row is None else _encoder_json(row),
             "index": state.factory,
             "generation": state.generation,
@@ -368,13 +361,26 @@ class Index:
         with WriterLease(self.store, command=f"reembed with {new.name}"):
             self._check_room(new)
             row = self._register(new)
-            embedded = reembed(self._catalog, new, row, self.settings, progress or Silent())
+            embedded = reembed(self._catalog, new, row, self.chunking, progress or Silent())
             self._catalog.activate_encoder(new.fingerprint)
             with self._lock:
                 self._encoder, self._encoder_wanted = new, None
             self._follow_encoder()
             self._indexes().publish(force=True)
         return embedded
+
+    def _run(self, live: LiveIndexes, row: EncoderRow, *, loader: str, attempt: str) -> IngestRun:
+        return IngestRun(
+            catalog=self._catalog,
+            collection=self._collection_id,
+            encoder=self.encoder,
+            encoder_id=row.id,
+            limits=self.settings.limits,
+            chunking=self.chunking,
+            loader=loader,
+            attempt=attempt,
+            published=live.publish,
+        )
 
     def _scope(self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> Scope:
         if not paths:
@@ -390,13 +396,16 @@ class Index:
             roots.append(given.resolve())
             if roots[-1].is_relative_to(self.store):
                 raise UsageError(f"{given} belongs to the index itself; say which other folder to index.")
+        # A file that was named once stays in the index although the walk of its folder would skip it.
+        remembered = [self.base / name for name in self._catalog.roots(self._collection_id)]
+        named = [file for file in remembered if file.is_file() and any(file.is_relative_to(root) for root in roots)]
         return Scope(
-            roots=tuple(roots),
+            roots=tuple(dict.fromkeys([*roots, *named])),
             base=self.base,
             store=self.store,
             include=(*self.settings.include, *include),
             exclude=(*self.settings.exclude, *exclude),
-            loader=f"{LOADER_VERSION}:{self.settings.chunk_tokens}:{self.settings.overlap}",
+            loader=f"{LOADER_VERSION}:{self.chunking.tokens}:{self.chunking.overlap}",
             attempt=sha256(f"{LOADER_VERSION}:{self.settings.limits}".encode()).hexdigest(),
         )
 
@@ -410,7 +419,7 @@ class Index:
         self._remember_chunking()
 
     def _remember_chunking(self) -> None:
-        chunking = {"chunk_tokens": self.settings.chunk_tokens, "overlap": self.settings.overlap}
+        chunking = {"chunk_tokens": self.chunking.tokens, "overlap": self.chunking.overlap}
         if self._catalog.setting("chunking") != chunking:
             self._catalog.set_setting("chunking", chunking)
 
@@ -486,10 +495,9 @@ class Index:
         return row
 
     def _check_room(self, encoder: Encoder) -> None:
-        if self.settings.chunk_tokens > encoder.max_tokens:
+        if self.chunking.tokens > encoder.max_tokens:
             raise UsageError(
-                f"chunk_tokens is {self.settings.chunk_tokens}, but this encoder reads at most "
-                f"{encoder.max_tokens} tokens."
+                f"chunk_tokens is {self.chunking.tokens}, but this encoder reads at most {encoder.max_tokens} tokens."
             )
 
     def _register(self, encoder: Encoder) -> EncoderRow:
@@ -500,6 +508,11 @@ class Index:
 
     def _check_encoder(self, encoder: Encoder, row: EncoderRow | None) -> None:
         if row is not None and row.fingerprint != encoder.fingerprint:
+            if row.locator == encoder.name:
+                raise EncoderMismatchError(
+                    f"{self.store} was built with another version of the encoder {encoder.name!r}; "
+                    f"run `ragindex index PATH --encoder {encoder.name} --reembed` to bring it up to date."
+                )
             raise EncoderMismatchError(
                 f"{self.store} was built with the encoder {row.locator!r} ({row.fingerprint[:8]}), not with "
                 f"{encoder.name!r} ({encoder.fingerprint[:8]}); run `ragindex index PATH --encoder {encoder.name} "
@@ -507,14 +520,8 @@ class Index:
             )
 
 
-def _with_stored_chunking(settings: Settings, stored: Any) -> Settings:
-    """A store keeps cutting text as it began, unless settings say otherwise: defaults are not an opinion."""
-    default = Settings()
-    if not isinstance(stored, dict):
-        return settings
-    if (settings.chunk_tokens, settings.overlap) != (default.chunk_tokens, default.overlap):
-        return settings
-    return replace(settings, chunk_tokens=int(stored["chunk_tokens"]), overlap=int(stored["overlap"]))
+def _begun(stored: Any) -> Chunking | None:
+    return Chunking(int(stored["chunk_tokens"]), int(stored["overlap"])) if isinstance(stored, dict) else None
 
 
 def _parsed(given: str | filters.Filter | None) -> filters.Filter | None:

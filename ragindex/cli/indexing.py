@@ -15,7 +15,7 @@ from ragindex.cli.options import collection_option, json_option, locate_or_new, 
 from ragindex.cli.progress import progress_bar
 from ragindex.cli.render import failure_lines, report_json, report_lines
 from ragindex.cli.terminal import emit, emit_json, note, note_interrupt
-from ragindex.config import Settings
+from ragindex.config import Chunking
 from ragindex.types import IndexReport
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["index", "remove"]
 
-_DEFAULTS = Settings()
+_DEFAULTS = Chunking()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _Job:
     "--chunk-tokens",
     metavar="N",
     type=int,
-    help=f"Tokens of a chunk, headings and prompt included.  [default: {_DEFAULTS.chunk_tokens}]",
+    help=f"Tokens of a chunk, headings and prompt included.  [default: {_DEFAULTS.tokens}]",
 )
 @click.option(
     "--overlap", metavar="N", type=int, help=f"Tokens that neighbouring chunks share.  [default: {_DEFAULTS.overlap}]"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ragindex.config import Settings
+from ragindex.config import Chunking
 from ragindex.encoder import Encoder
 from ragindex.ingest.context import ChunkContext
 from ragindex.ingest.progress import Progress
@@ -16,13 +16,13 @@ from ragindex.store.rows import EncoderRow, TextEntry
 __all__ = ["reembed"]
 
 
-def reembed(catalog: Catalog, encoder: Encoder, row: EncoderRow, settings: Settings, progress: Progress) -> int:
+def reembed(catalog: Catalog, encoder: Encoder, row: EncoderRow, chunking: Chunking, progress: Progress) -> int:
     """Give every chunk of every collection a vector of `encoder`; returns how many were embedded.
 
     Committed batch by batch, so an interrupted run goes on where it stopped. Chunks keep their spans: raises
     EncoderError when one is longer than the new encoder reads.
     """
-    context = ChunkContext(encoder, budget=settings.chunk_tokens)
+    context = ChunkContext(encoder, budget=chunking.tokens)
     embedded = 0
     progress.start(0)
     try:

@@ -4,14 +4,13 @@ rightly.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from ragindex.chunking import ChunkOptions
-from ragindex.config import Settings
+from ragindex.config import Chunking, Limits
 from ragindex.encoder import Encoder
 from ragindex.executor import Executor, LocalExecutor
 from ragindex.ingest.context import ChunkContext
@@ -50,7 +49,8 @@ class IngestRun:
     collection: int
     encoder: Encoder
     encoder_id: int
-    settings: Settings
+    limits: Limits
+    chunking: Chunking
     loader: str
     attempt: str
     published: Callable[[], None]
@@ -58,30 +58,28 @@ class IngestRun:
 
     def execute(self, plan: Plan, progress: Progress) -> IndexReport:
         """Carry out the plan. An interrupt or an error leaves everything committed so far."""
-        began = time.monotonic()
         report = IndexReport(unchanged=plan.unchanged, failed=plan.standing + plan.unreadable)
         report = self._tidy(plan, report)
         progress.start(len(plan.candidates))
         try:
-            with LoaderPool(self.settings.limits, workers=2) as pool:
+            with LoaderPool(self.limits, workers=2) as pool:
                 stage = LoadStage(pool, self._cutter(), loader=self.loader, attempt=self.attempt)
                 report = self._pipeline(stage, plan.candidates, report, progress)
         finally:
             progress.finish()
-        return replace(report, seconds=time.monotonic() - began)
+        return report
 
     def put(self, documents: Sequence[Document], known: Mapping[str, FileState], progress: Progress) -> IndexReport:
         """Add or replace documents that are no files."""
-        began = time.monotonic()
         progress.start(len(documents))
         try:
             report = self._pipeline(CutStage(self._cutter(), known), documents, IndexReport(), progress)
         finally:
             progress.finish()
-        return replace(report, seconds=time.monotonic() - began)
+        return report
 
     def _cutter(self) -> Cutter:
-        options = ChunkOptions(budget=self.settings.chunk_tokens, overlap=self.settings.overlap)
+        options = ChunkOptions(budget=self.chunking.tokens, overlap=self.chunking.overlap)
         return Cutter(ChunkContext(self.encoder, budget=options.budget), self.encoder, options)
 
     def _pipeline(

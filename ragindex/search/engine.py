@@ -144,7 +144,10 @@ class Engine:
     def _candidates(self, ranking: Ranking, *, page: int) -> Iterator[Candidate]:
         scores = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
         for start in range(0, len(ranking.ids), page):
-            for row in self._catalog.hits(ranking.ids[start : start + page].tolist()):
+            rows = self._catalog.hits(ranking.ids[start : start + page].tolist())
+            # Ids tell in which order files arrived; equal scores are put in the order of paths instead.
+            rows.sort(key=lambda row: (-round(scores[row.chunk_id], 5), row.path, row.ordinal))
+            for row in rows:
                 yield Candidate(row, scores[row.chunk_id])
 
     def _vectors(self, chunk_ids: Sequence[int]) -> Float32Array:

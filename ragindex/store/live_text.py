@@ -22,6 +22,8 @@ __all__ = ["LiveText"]
 
 _NONE = np.empty(0, np.int64)
 _BATCH = 2_048
+_QUICK = 5_000  # chunks that are indexed again in a moment
+_MANY_DELETED = 0.1
 _FED = "A live index is fed by the catalogue; commit there instead."
 
 
@@ -49,12 +51,22 @@ class LiveText:
                 self._view = self._refreshed(now)
             return self._view
 
-    def publish(self) -> None:
-        """Under the lease: bring the index on disk up to date."""
+    def publish(self, *, settle: bool = False) -> None:
+        """Under the lease: bring the index on disk up to date.
+
+        tantivy counts deleted chunks in its statistics until it happens to merge them away, so scores depend on how an
+        index came about. To `settle` is to make it again where many chunks were deleted, or doing so takes no time.
+        """
         with self._lock:
-            if not (self._opened() and self._caught_up()):
+            if not (self._opened() and self._caught_up()) or (settle and self._unsettled()):
                 self._rebuild_on_disk()
             self._view = None
+
+    def _unsettled(self) -> bool:
+        if self._disk is None:
+            return False
+        deleted = self._disk.deleted()
+        return deleted > (0 if len(self._disk) <= _QUICK else _MANY_DELETED * len(self._disk))
 
     def rebuild(self) -> None:
         """Under the lease: make the index on disk again."""

@@ -74,7 +74,7 @@ class LiveIndexes:
         behind, or `force`. The log is cut off below what both have seen. Raises StoreError when the disk refuses.
         """
         text = self._text_side()
-        text.publish()
+        text.publish(settle=force)
         dense = self._dense_side()
         written = dense is not None and dense.publish(force=force)
         marks = [text.published()] + ([] if dense is None else [dense.published()])

@@ -126,6 +126,13 @@ class TantivyIndex:
         marked = bool(searcher.search(self._is(_MARKER), limit=1, count=False).hits)
         return int(searcher.num_docs) - marked
 
+    def deleted(self) -> int:
+        """Documents that were deleted or replaced and still count in the statistics; 0 in memory."""
+        if self._path is None:
+            return 0
+        segments = json.loads((self._path / "meta.json").read_bytes())["segments"]
+        return sum(int((segment["deletes"] or {}).get("num_deleted_docs", 0)) for segment in segments)
+
     def count(self, ids: IdArray) -> int:
         """How many of the ids the index holds."""
         return len(self._index.searcher().search(self._among(ids.tolist()), limit=max(len(ids), 1), count=False).hits)
