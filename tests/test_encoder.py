@@ -13,6 +13,7 @@ import torch
 from tiny import HEAD_DIMENSIONS, SENTENCES, tiny_encoder
 
 from ragindex.encoder import PROMPT_STYLES, Encoder, EncoderConfig, TextEncoder, find_checkpoint, torch_forward
+from ragindex.encoder import encoder as encoder_module
 from ragindex.encoder.numpy_forward import NumpyForward
 from ragindex.encoder.prompts import Prompted
 from ragindex.encoder.tokenizer import EncoderTokenizer
@@ -235,6 +236,37 @@ def test_many_texts_go_through_in_bounded_batches(tiny_encoder_dir: Path, monkey
     assert max(windows) < 20_000
     np.testing.assert_allclose(vectors[:500], vectors[-500:], atol=1e-5)
     np.testing.assert_allclose(vectors[[7, 499]], one_by_one(encoder, [texts[7], texts[499]]), atol=1e-5)
+
+
+def test_the_next_texts_are_tokenised_while_the_last_are_encoded(
+    tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder.load(tiny_encoder_dir, device="cpu")
+    monkeypatch.setattr(encoder_module, "_WINDOW", 4)
+    texts = [f"key {number}" for number in range(10)] + ["key " * 600]
+    second_began = threading.Event()
+    tokenize, compute = EncoderTokenizer.tokenize, NumpyForward.__call__
+    windows: list[int] = []
+
+    def spy(self, inputs):
+        windows.append(len(inputs))
+        if len(windows) == 2:
+            second_began.set()
+        return tokenize(self, inputs)
+
+    def forward(self, batch):
+        assert second_began.wait(timeout=60)
+        return compute(self, batch)
+
+    monkeypatch.setattr(EncoderTokenizer, "tokenize", spy)
+    monkeypatch.setattr(NumpyForward, "__call__", forward)
+    vectors = encoder.encode_documents(texts[:10])
+    assert [size for size in windows if size] == [4, 4, 2]
+    monkeypatch.undo()
+    np.testing.assert_allclose(vectors, one_by_one(encoder, texts[:10]), atol=1e-5)
+    monkeypatch.setattr(encoder_module, "_WINDOW", 4)
+    with pytest.raises(EncoderError, match="602 tokens is longer"):
+        encoder.encode_documents(texts)
 
 
 def test_a_batch_that_does_not_fit_the_device_is_halved(

@@ -52,8 +52,18 @@ FAMILIES: dict[str, dict[str, object]] = {
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False},
     "stablelm": {},
     "starcoder2": {"sliding_window": None},
+    "qwen3_moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    "mixtral": {"num_local_experts": 4, "sliding_window": None},
+    "olmo": {},
+    "olmo3": {**WINDOWED},
+    "cohere2": {**WINDOWED},
+    "glm": {"head_dim": 8},
+    "glm4": {"head_dim": 8},
+    "gptj": {**OWN_NAMES, "rotary_dim": 4},
+    "nemotron": {},
+    "gpt_oss": {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, **WINDOWED},
 }
-ONLY_EAGER = frozenset({"gemma2"})
+ONLY_EAGER = frozenset({"gemma2", "gpt_oss", "gptj"})
 
 
 def build(family: str, backend: str = "eager", **options: object) -> PreTrainedModel:
@@ -121,9 +131,44 @@ def test_family_is_causal_then_bidirectional_then_causal_again(family: str, back
         assert torch.equal(model(input_ids=ids).last_hidden_state, original)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral windowed", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_company_and_padding_on_either_side_change_a_state_by_rounding_alone(family: str) -> None:
+    """The tolerance that `Encoder` documents, for a text alone, among others, padded left and padded right."""
+    model = build(family, "eager" if family in ONLY_EAGER else "sdpa")
+    set_attention(model, "bidirectional")
+    text, junk = torch.arange(20, 30), torch.full((6,), 63)
+    others = torch.arange(30, 46)
+    alone = states_of(model, text[None])[0]
+    scale = alone.norm(dim=-1).mean()
+    for left in (False, True):
+        row = torch.cat([junk, text] if left else [text, junk])
+        mask = torch.cat([torch.zeros(6), torch.ones(10)] if left else [torch.ones(10), torch.zeros(6)])
+        batch = torch.stack([row, others, row, others])
+        masks = torch.stack([mask, torch.ones(16), mask, torch.ones(16)]).long()
+        # Positions count from the first real token, as they do in an encoder's own batches, which pad on the right.
+        positions = (masks.cumsum(-1) - 1).clamp_min(0)
+        found = states_of(model, batch, mask=masks, positions=positions)[0]
+        deviation = (found[6:] if left else found[:10]) - alone
+        assert float(deviation.norm(dim=-1).max() / scale) <= 1e-5
+
+
+@torch.inference_mode()
+def states_of(
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Last states; OPT counts its positions from the mask by itself."""
+    arguments = {} if positions is None or model.config.model_type == "opt" else {"position_ids": positions}
+    states: torch.Tensor = model(input_ids=ids, attention_mask=mask, **arguments).last_hidden_state
+    return states
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_self_test_holds_in_bfloat16(family: str) -> None:
-    model = build(family, "sdpa").bfloat16()
+    model = build(family, "eager" if family in ONLY_EAGER else "sdpa").bfloat16()
     check_attention(model, "causal")
     set_attention(model, "bidirectional")
     check_attention(model, "bidirectional")

@@ -72,6 +72,8 @@ def test_a_pooling_without_its_weights_is_refused(tmp_path: Path, tiny_encoder_d
                 Encoder.load(directory, pooling=kind).encode_documents(["key"])
     with pytest.raises(EncoderError, match="no weights for generalised-mean pooling"):
         Encoder.load(latent, pooling="generalised-mean").encode_documents(["key"])
+    with pytest.raises(EncoderError, match="latent-attention pooling has weights of its own"):
+        torch_forward.pool_states(STATES, SHARES, None, "latent-attention")
     with pytest.raises(EncoderError, match="'mean' has no weights to train"):
         new_pooling("mean", hidden=8, layers=1)
     with pytest.raises(EncoderError, match="3 heads do not divide 8 values"):

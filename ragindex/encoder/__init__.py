@@ -4,5 +4,15 @@ from ragindex.encoder.checkpoint import Checkpoint, EncoderConfig
 from ragindex.encoder.encoder import Encoder, TextEncoder
 from ragindex.encoder.prompts import PROMPT_STYLES, Prompts
 from ragindex.encoder.resolve import find_checkpoint
+from ragindex.encoder.rope import RopeScaling
 
-__all__ = ["PROMPT_STYLES", "Checkpoint", "Encoder", "EncoderConfig", "Prompts", "TextEncoder", "find_checkpoint"]
+__all__ = [
+    "PROMPT_STYLES",
+    "Checkpoint",
+    "Encoder",
+    "EncoderConfig",
+    "Prompts",
+    "RopeScaling",
+    "TextEncoder",
+    "find_checkpoint",
+]

@@ -9,23 +9,39 @@ code is copied or patched.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ragindex.encoder.checkpoint import Attention
+from ragindex.encoder.checkpoint import Attention, Checkpoint
 from ragindex.errors import BackboneError
 
-__all__ = ["check_attention", "load_backbone", "set_attention"]
+__all__ = ["check_attention", "load_backbone", "load_checkpoint", "set_attention", "set_temperature"]
 
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _ONE_SIDED_BIAS = frozenset({"bloom", "mpt"})  # ALiBi as these build it penalises one direction only
+
+
+def load_checkpoint(checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The decoder of an encoder with everything that its settings ask of it; see `load_backbone`."""
+    scaling = checkpoint.rope_scaling
+    model = load_backbone(
+        checkpoint.backbone,
+        attention=checkpoint.config.attention,
+        device=device,
+        dtype=dtype,
+        adapters=checkpoint.adapters,
+        rope=None if scaling is None else checkpoint.model_config()["rope_parameters"],
+    )
+    if checkpoint.config.temperature != 1:
+        set_temperature(model, checkpoint.config.temperature)
+    return model
 
 
 def load_backbone(
@@ -35,17 +51,23 @@ def load_backbone(
     device: torch.device,
     dtype: torch.dtype,
     adapters: Sequence[Path] = (),
+    rope: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The bare decoder (no language-modelling head) from a local directory, in evaluation mode, switched and
     self-tested.
 
-    adapters: LoRA directories, merged in this order and in float32, whatever `dtype` is. Raises BackboneError when the
+    adapters: LoRA directories, merged in this order and in float32, whatever `dtype` is; rope: parameters of the rotary
+    positions in place of those in config.json. Raises BackboneError when the
     model cannot be loaded or does not attend as asked, EncoderError when an adapter does not fit.
     """
     try:
         with _quiet():
+            config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            if rope is not None:
+                _set_rope(config, rope)
             model, info = AutoModel.from_pretrained(
                 directory,
+                config=config,
                 dtype=torch.float32 if adapters else dtype,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -82,6 +104,18 @@ def set_attention(model: PreTrainedModel, attention: Attention) -> None:
             module.config.is_causal = causal
         if isinstance(getattr(module, "is_causal", None), bool):
             module.is_causal = causal
+
+
+def set_temperature(model: PreTrainedModel, temperature: float) -> None:
+    """Divide the attention logits of `model` by `temperature`, in place; not to be done twice.
+
+    Raises BackboneError for an architecture that keeps its scale elsewhere than in `scaling`.
+    """
+    layers = [module for module in cast("Iterable[Any]", model.modules()) if hasattr(module, "is_causal")]
+    if not layers or not all(isinstance(getattr(layer, "scaling", None), float) for layer in layers):
+        raise BackboneError(f"{_name(model)} has no attention scale that could be changed; leave the temperature at 1.")
+    for layer in layers:
+        layer.scaling /= temperature
 
 
 @torch.inference_mode()
@@ -139,6 +173,12 @@ def _influence(model: nn.Module, *, padding: int) -> _Influence:
     one, other = states[0, :_LENGTH], states[1, :_LENGTH]
     moved = (one - other).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-12)
     return _Influence(float(moved[:_CHANGED].max()), float(moved[_CHANGED + 1 :].max()))
+
+
+def _set_rope(config: PreTrainedConfig, rope: Mapping[str, Any]) -> None:
+    if not getattr(config, "rope_parameters", None):
+        raise BackboneError(f"A {config.model_type} model has no rotary positions that could be scaled.")
+    config.rope_parameters = dict(rope)
 
 
 def _refuse_one_sided(model: PreTrainedModel) -> None:

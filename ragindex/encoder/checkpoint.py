@@ -7,12 +7,14 @@ which says what that format cannot: instructions, special tokens, limits, the ca
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from ragindex.encoder.prompts import Prompts
+from ragindex.encoder.rope import RopeScaling, scaled
 from ragindex.errors import EncoderError
 
 __all__ = [
@@ -43,11 +45,11 @@ class EncoderConfig:
     """How a decoder is used as an encoder.
 
     dimensions: length of the vectors (weights that give longer ones are cut); matryoshka: shorter lengths that were
-    trained to work when cut; pooling: see `ragindex.encoder.pooling` for those with weights of
-    their own; max_tokens: longest input, prompt and special tokens included; pool_special: whether BOS
-    and other special tokens are pooled (a decoder's BOS is an attention sink, so they are not by default); trust:
-    what its cosines weigh beside BM25 in hybrid search, as measured (it decides no vector); card: how the encoder was
-    made, free form.
+    trained to work when cut; pooling: see `ragindex.encoder.pooling` for those with weights of their own; max_tokens:
+    longest input, prompt and special tokens included; pool_special: whether BOS and other special tokens are pooled (a
+    decoder's BOS is an attention sink, so they are not by default); temperature: divides the attention logits (below 1
+    is sharper: TempScale, arXiv 2410.24200, against long texts growing alike); trust: what its cosines weigh beside
+    BM25 in hybrid search, as measured (it decides no vector); card: how the encoder was made, free form.
     """
 
     dimensions: int
@@ -55,6 +57,7 @@ class EncoderConfig:
     attention: Attention = "bidirectional"
     pooling: Pooling = "mean"
     pool_special: bool = False
+    temperature: float = 1.0
     prompts: Prompts = field(default_factory=Prompts)
     matryoshka: tuple[int, ...] = ()
     trust: float = 1.0
@@ -69,6 +72,8 @@ class EncoderConfig:
                 raise EncoderError(f"Unknown {name} {value!r}; choose one of {', '.join(known)}.")
         if self.dimensions < 1 or self.max_tokens < 8:
             raise EncoderError("An encoder needs at least 1 dimension and 8 tokens.")
+        if not 0 < self.temperature < math.inf:
+            raise EncoderError(f"An attention temperature of {self.temperature} is impossible; give one above 0.")
 
     def as_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
@@ -96,7 +101,7 @@ class Checkpoint:
 
     directory: what was named, with the modules after the decoder; backbone: where the decoder's config.json and
     weights lie; tokenizer: a `tokenizer.json`, or a directory whose tokenizer transformers has to read; adapters:
-    LoRA directories that are merged into the decoder, in this order.
+    LoRA directories that are merged into the decoder, in this order; rope_scaling: for texts longer than it knows.
     """
 
     directory: Path
@@ -105,6 +110,7 @@ class Checkpoint:
     backbone: Path
     tokenizer: Path
     adapters: tuple[Path, ...] = ()
+    rope_scaling: RopeScaling | None = None
 
     @property
     def model_type(self) -> str:
@@ -112,8 +118,9 @@ class Checkpoint:
         return str(self.model_config().get("model_type", ""))
 
     def model_config(self) -> dict[str, Any]:
-        """The decoder's config.json."""
-        return read_json(self.backbone / "config.json")
+        """The decoder's config.json, its positions scaled if they are to be."""
+        config = read_json(self.backbone / "config.json")
+        return config if self.rope_scaling is None else scaled(config, self.rope_scaling)
 
     def vocabulary(self) -> int | None:
         """Rows of the decoder's embedding table, as its config.json says; None when it does not."""

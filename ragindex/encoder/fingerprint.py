@@ -28,7 +28,7 @@ def fingerprint(checkpoint: Checkpoint, tokenizer: bytes, dimensions: int) -> st
     digest = hashlib.blake2b(digest_size=16)
     config = checkpoint.config
     # Named one by one: a setting that is added later and decides no vector must not make every store stale.
-    identity = {
+    identity: dict[str, object] = {
         "attention": config.attention,
         "dimensions": dimensions,
         "model": {key: value for key, value in checkpoint.model_config().items() if key not in _SILENT},
@@ -36,6 +36,8 @@ def fingerprint(checkpoint: Checkpoint, tokenizer: bytes, dimensions: int) -> st
         "pooling": config.pooling,
         "prompts": config.prompts.as_json(),
     }
+    if config.temperature != 1:
+        identity["temperature"] = config.temperature
     digest.update(json.dumps(identity, sort_keys=True).encode())
     digest.update(hashlib.blake2b(tokenizer).digest())
     files = checkpoint.weight_files()

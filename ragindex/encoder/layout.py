@@ -117,6 +117,8 @@ def inexpressible(config: EncoderConfig, head: Head, tokenizer: Tokenizer, model
     weighted = head.token_weights is not None
     if config.attention == "bidirectional" and model.get("model_type") in _NEED_BOTH_SWITCHES:
         return "two-sided attention of this architecture, which takes more than a setting"
+    if config.temperature != 1:
+        return "an attention temperature"
     if config.pooling not in WEIGHTLESS:
         return f"{config.pooling} pooling"
     if config.pooling == "last":

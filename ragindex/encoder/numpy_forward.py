@@ -48,6 +48,7 @@ def supports(checkpoint: Checkpoint) -> bool:
     return (
         not checkpoint.adapters
         and checkpoint.config.pooling in WEIGHTLESS
+        and checkpoint.config.temperature == 1
         and config.get("model_type") == "llama"
         and config.get("hidden_act", "silu") == "silu"
         and not config.get("attention_bias")

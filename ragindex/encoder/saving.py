@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ def save_encoder(checkpoint: Checkpoint, tokenizer: bytes, target: Path, *, dime
         index = checkpoint.backbone / f"{WEIGHTS_FILE}.index.json"
         for file in [checkpoint.backbone / "config.json", *checkpoint.weight_files(), *([index] * index.is_file())]:
             shutil.copyfile(file, target / file.name)
+        if checkpoint.rope_scaling is not None:  # from now on it is how this decoder is
+            table = json.dumps(checkpoint.model_config(), indent=2)
+            (target / "config.json").write_text(table + "\n", encoding="utf-8")
     for pattern in _KEPT:
         for file in checkpoint.directory.glob(pattern):
             shutil.copyfile(file, target / file.name)
@@ -42,13 +46,8 @@ def save_encoder(checkpoint: Checkpoint, tokenizer: bytes, target: Path, *, dime
 def _merge(checkpoint: Checkpoint, target: Path) -> None:
     import torch
 
-    from ragindex.encoder.backbone import load_backbone
+    from ragindex.encoder.backbone import load_checkpoint
 
-    model = load_backbone(
-        checkpoint.backbone,
-        attention=checkpoint.config.attention,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        adapters=checkpoint.adapters,
-    )
-    model.save_pretrained(target)
+    # The temperature is not in the weights; it is applied anew at every load.
+    plain = replace(checkpoint, config=replace(checkpoint.config, temperature=1.0))
+    load_checkpoint(plain, device=torch.device("cpu"), dtype=torch.float32).save_pretrained(target)

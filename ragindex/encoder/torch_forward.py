@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from ragindex.encoder.backbone import load_backbone
+from ragindex.encoder.backbone import load_checkpoint
 from ragindex.encoder.checkpoint import WEIGHTLESS, Checkpoint, Pooling
 from ragindex.encoder.head import Head
 from ragindex.encoder.pooling import Pooler, stored_pooling
 from ragindex.encoder.tokenizer import Tokenized
+from ragindex.errors import EncoderError
 
 __all__ = ["TorchForward", "choose_device", "choose_dtype", "pool_states", "token_budget_batches"]
 
-_BUDGET = {"cpu": 8_192, "cuda": 65_536, "mps": 16_384}  # padded tokens in a batch
+_BUDGET = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}  # padded tokens in a batch
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -51,13 +52,7 @@ class TorchForward:
         self._config = checkpoint.config
         self.device = choose_device(device)
         self.dtype = dtype or choose_dtype(self.device)
-        self._model = load_backbone(
-            checkpoint.backbone,
-            attention=self._config.attention,
-            device=self.device,
-            dtype=self.dtype,
-            adapters=checkpoint.adapters,
-        )
+        self._model = load_checkpoint(checkpoint, device=self.device, dtype=self.dtype)
         head = Head.read(checkpoint.directory)
         self._token_weights = self._tensor(head.token_weights)
         self._weight = self._tensor(head.weight)
@@ -65,7 +60,7 @@ class TorchForward:
         self._pooler: Pooler | None = None
         if self._config.pooling not in WEIGHTLESS:
             self._pooler = stored_pooling(self._config.pooling, head.pooler).to(self.device)
-        self._budget = _BUDGET.get(self.device.type, 8_192)
+        self._budget = _BUDGET.get(self.device.type, 4_096)
         self._lock = threading.Lock()
 
     is_static = False  # layers are run as they are
@@ -141,6 +136,8 @@ def pool_states(
     pooled: (n, length), 1 where a token counts; token_weights: (n, length) or None. See `ragindex.encoder.head` for
     the modes.
     """
+    if pooling not in WEIGHTLESS:
+        raise EncoderError(f"{pooling} pooling has weights of its own, which this cannot apply or train.")
     if pooling == "last":
         positions = torch.arange(pooled.shape[1], device=pooled.device)
         last = (pooled * (positions + 1)).argmax(dim=1)
