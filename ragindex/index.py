@@ -104,6 +104,8 @@ class Index:
                 assert isinstance(name, str)
                 try:
                     encoder = Encoder.load(name)
+                    if row is not None and row.dimensions < encoder.dimensions:  # the store was begun with a cut one
+                        encoder = Encoder.load(name, dimensions=row.dimensions)
                 except EncoderError as error:
                     if row is None or self._encoder_wanted is not None:
                         raise
@@ -501,7 +503,8 @@ class Index:
             )
 
     def _register(self, encoder: Encoder) -> EncoderRow:
-        locator = encoder.name if encoder.name == "bundled" else str(Path(encoder.name).expanduser().resolve())
+        given = Path(encoder.name).expanduser()
+        locator = str(given.resolve()) if encoder.name != "bundled" and given.is_dir() else encoder.name
         return self._catalog.register_encoder(
             encoder.fingerprint, locator, encoder.dimensions, dict(encoder.config.card)
         )

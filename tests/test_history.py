@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from index_kit import SMALL, answers, corpus, open_index, paths, write
 
-from ragindex import Index, Settings
+from ragindex import Encoder, Index, Settings
 from ragindex.config import Chunking
 from ragindex.errors import UsageError
 
@@ -80,3 +80,13 @@ def test_seconds_cover_the_whole_run(folder: Path, tiny_encoder_dir: Path) -> No
     with open_index(folder, tiny_encoder_dir) as index:
         index.add(folder)
         assert index.add(folder).seconds > 0
+
+
+def test_a_store_begun_with_cut_vectors_is_opened_with_cut_vectors(folder: Path, tiny_encoder_dir: Path) -> None:
+    write(folder, corpus(3))
+    with Index.open(folder / ".ragindex", encoder=Encoder.load(tiny_encoder_dir, dimensions=8)) as index:
+        index.add(folder)
+        before = answers(index)
+    with Index.open(folder / ".ragindex") as index:
+        assert index.encoder.dimensions == 8
+        assert answers(index) == before

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 __all__ = ["ranked_documents"]
 
-_FURTHER = 0.3  # what each further chunk of a document counts, in powers
+_FURTHER = 0.15  # what each further chunk of a document counts, in powers
 
 
 def ranked_documents(chunks: Iterable[tuple[str, float]], *, additive: bool) -> list[str]:
     """Documents best first, from (document, score) of their chunks, best first.
 
-    A document ranks by its best chunk. With `additive` scores (BM25 is a sum over words) its further chunks count 0.3,
-    0.09, … of what they stand above the last score of the list: a long text answers with several of its parts, and
+    A document ranks by its best chunk. With `additive` scores (BM25 is a sum over words) its further chunks count 0.15,
+    0.0225, … of what they stand above the last score of the list: a long text answers with several of its parts, and
     without this the same words score less for being cut apart. Cosines do not add up that way; measured, it harms them.
     """
     listed = list(chunks)
