@@ -1,4 +1,8 @@
-"""Index: a store, its encoder and its search engine behind one object; the one place that picks backends."""
+"""Index: a store, its encoder and its search engine behind one object; the one place that picks backends.
+
+Encoder, search, loaders and ingest are imported by the methods that need them: a lexical query loads no tokenizer, a
+run that finds nothing new no model.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,23 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragindex import filters
 from ragindex.config import Chunking, Settings
-from ragindex.encoder import Encoder
 from ragindex.errors import EncoderError, EncoderMismatchError, StoreLockedError, UsageError
-from ragindex.ingest import MEMORY, IngestRun, Progress, Scope, Silent, document_name, make_plan, preview, storable_name
-from ragindex.ingest.reembed import reembed
-from ragindex.loaders import LOADER_VERSION
-from ragindex.search import Engine, Expectation, Request, explain_absence, render_context
 from ragindex.store.catalog import Catalog
 from ragindex.store.lease import WriterLease
 from ragindex.store.rows import Batch, EncoderRow
 from ragindex.store.snapshot import LiveIndexes
 from ragindex.types import Document, Failure, Hit, IndexReport, Mode, Verification, WhyNot
+
+if TYPE_CHECKING:
+    from ragindex.encoder import Encoder
+    from ragindex.ingest.plan import Scope
+    from ragindex.ingest.progress import Progress
+    from ragindex.ingest.run import IngestRun
+    from ragindex.search import Engine
 
 __all__ = ["Index"]
 
@@ -44,7 +50,7 @@ class Index:
         self._catalog = catalog
         self._collection_id = catalog.collection(collection)
         self._encoder_wanted = encoder
-        self._encoder: Encoder | None = encoder if isinstance(encoder, Encoder) else None
+        self._encoder: Encoder | None = None if isinstance(encoder, str) else encoder
         self._lock = threading.RLock()
         self._live: LiveIndexes | None = None
         self._engine: Engine | None = None
@@ -99,6 +105,8 @@ class Index:
         """The encoder that serves; loaded when first needed. Raises EncoderError and EncoderMismatchError."""
         with self._lock:
             if self._encoder is None:
+                from ragindex.encoder import Encoder
+
                 row = self._catalog.encoder()
                 name = self._encoder_wanted or (row.locator if row is not None else self.settings.encoder)
                 assert isinstance(name, str)
@@ -129,20 +137,32 @@ class Index:
         the paths are gone and `allow_delete` is off, StoreLockedError while another process writes. A bad file never
         raises: see `failed`.
         """
+        from ragindex.ingest.plan import make_plan
+        from ragindex.ingest.progress import Silent
+
         began = time.monotonic()
         scope = self._scope(paths, include, exclude)
         if dry_run:
+            from ragindex.ingest.run import preview
+
             return preview(make_plan(self._catalog, self._collection_id, scope))
+        shown = progress or Silent()
         with WriterLease(self.store, command=f"index {' '.join(map(str, paths))}"):
-            row = self._registered_encoder()
+            self._follow_encoder()
             plan = make_plan(self._catalog, self._collection_id, scope)
             if not allow_delete:
                 plan.check_wipe()
+            idle = plan.is_empty and self._indexes().settled()
+            row = None if idle else self._registered_encoder()
             self._remember(scope)
-            live = self._indexes()
-            run = self._run(live, row, loader=scope.loader, attempt=scope.attempt)
-            report = run.execute(plan, progress or Silent())
-            live.publish(force=True)
+            if row is None:
+                shown.start(0)
+                shown.finish()
+                report = IndexReport(unchanged=plan.unchanged, failed=plan.standing)
+            else:
+                live = self._indexes()
+                report = self._run(live, row, loader=scope.loader, attempt=scope.attempt).execute(plan, shown)
+                live.publish(force=True)
         return replace(report, seconds=time.monotonic() - began)
 
     def put(self, documents: Sequence[Document], *, progress: Progress | None = None) -> IndexReport:
@@ -150,6 +170,8 @@ class Index:
 
         Nothing happens to one whose text, title and metadata have not changed.
         """
+        from ragindex.ingest.progress import Silent
+
         began = time.monotonic()
         with WriterLease(self.store, command="put"):
             row = self._registered_encoder()
@@ -219,14 +241,20 @@ class Index:
         differ more from each other. Raises UsageError for bad arguments, EncoderMismatchError when the store was
         built with another encoder.
         """
+        from ragindex.search import Request
+
         return self._search_engine().search(Request(query, k, mode, instruction, _parsed(filter), diversity, explain))
 
     def rank_documents(self, query: str, *, k: int = 100, mode: Mode = "hybrid") -> list[str]:
         """Paths of the k best documents, best first; nothing is folded away."""
+        from ragindex.search import Request
+
         return self._search_engine().rank_documents(Request(query, k, mode))
 
     def context(self, hits: Sequence[Hit], *, tokens: int) -> str:
         """A numbered, cited block of hits for a prompt, at most `tokens` tokens of the encoder's tokenizer long."""
+        from ragindex.search import render_context
+
         return render_context(hits, tokens=tokens, spans=self.encoder.tokenizer.offsets)
 
     def why_not(
@@ -240,6 +268,10 @@ class Index:
         filter: str | filters.Filter | None = None,  # noqa: A002
     ) -> WhyNot:
         """Why `expect` ("path" or "path:line") is not among the hits, and what would help."""
+        from ragindex.ingest.plan import MEMORY
+        from ragindex.search import Request
+        from ragindex.search.why_not import Expectation, explain_absence
+
         path, line = _split_line(expect)
         name = self._name(path)
         state = self._catalog.file_states(self._collection_id, name).get(name)
@@ -359,7 +391,11 @@ class Index:
         Returns the number of chunks embedded; an interrupted run goes on where it stopped. Raises EncoderError when a
         chunk is longer than the new encoder reads.
         """
-        new = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
+        from ragindex.encoder import Encoder
+        from ragindex.ingest.progress import Silent
+        from ragindex.ingest.reembed import reembed
+
+        new = Encoder.load(encoder) if isinstance(encoder, str) else encoder
         with WriterLease(self.store, command=f"reembed with {new.name}"):
             self._check_room(new)
             row = self._register(new)
@@ -372,6 +408,8 @@ class Index:
         return embedded
 
     def _run(self, live: LiveIndexes, row: EncoderRow, *, loader: str, attempt: str) -> IngestRun:
+        from ragindex.ingest.run import IngestRun
+
         return IngestRun(
             catalog=self._catalog,
             collection=self._collection_id,
@@ -385,6 +423,9 @@ class Index:
         )
 
     def _scope(self, paths: Sequence[str | Path], include: Sequence[str], exclude: Sequence[str]) -> Scope:
+        from ragindex.ingest.plan import Scope
+        from ragindex.loaders import LOADER_VERSION
+
         if not paths:
             raise UsageError("Say which files or folders to index, for example `ragindex index .`.")
         roots = []
@@ -413,6 +454,8 @@ class Index:
 
     def _remember(self, scope: Scope) -> None:
         """Keep what later runs must repeat: the roots, and how text is cut."""
+        from ragindex.ingest.plan import document_name
+
         known = set(self._catalog.roots(self._collection_id))
         for root in scope.roots:
             name = document_name(root, self.base)
@@ -427,6 +470,8 @@ class Index:
 
     def _name(self, path: str | Path) -> str:
         """The identity of a document as the user means it; that of one that is no file may look like no path."""
+        from ragindex.ingest.plan import document_name, storable_name
+
         exact = storable_name(str(path))
         if exact in self._catalog.file_states(self._collection_id, exact):
             return exact
@@ -461,6 +506,8 @@ class Index:
         return row
 
     def _search_engine(self) -> Engine:
+        from ragindex.search import Engine
+
         self._follow_encoder()
         with self._lock:
             if self._engine is None:

@@ -15,7 +15,7 @@ from typing import Any
 from ragindex.config import Settings
 from ragindex.evaluation import Dataset, EvalReport, evaluate, load_dataset
 from ragindex.index import Index
-from ragindex.ingest import Progress
+from ragindex.ingest.progress import Progress
 from ragindex.types import Document, Mode
 
 __all__ = ["MODES", "evaluate_folder", "rank_documents"]

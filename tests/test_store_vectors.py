@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ragindex.errors import MissingDependencyError
-from ragindex.store import faiss_base, faiss_index
+from ragindex.store import faiss_base
 from ragindex.store.faiss_index import FaissIndex
 from ragindex.store.rows import VectorBatch
 from ragindex.store.vector_index import MemoryVectorIndex, VectorIndex
@@ -44,7 +44,6 @@ class World:
 def lists(monkeypatch):
     """Makes inverted lists of small bases."""
     monkeypatch.setattr(faiss_base, "_FLAT_UP_TO", 1_000)
-    monkeypatch.setattr(faiss_index, "_SMALL", 50)
 
 
 def assert_equal(found, expected):
@@ -90,13 +89,13 @@ def test_flat_is_exact_through_adds_and_removes():
 def test_lists_find_what_is_near(lists):
     world = World(4_000)
     index, reference = world.build(3_500)
-    assert index.factory == "IVF240,SQ8"
+    assert index.factory == "IVF240,SQfp16"
     for target in (index, reference):
         target.add(world.ids[3_500:], world.vectors[3_500:])
         target.remove(world.ids[::7])
     assert recall(index, reference, world) >= 0.98
     folded = index.compacted()
-    assert (len(folded), folded.pending, folded.factory) == (len(index), 0, "IVF240,SQ8")
+    assert (len(folded), folded.pending, folded.factory) == (len(index), 0, "IVF240,SQfp16")
     assert recall(folded, reference, world) >= 0.98
 
 
@@ -110,6 +109,19 @@ def test_k_results_at_every_selectivity(lists, share, upto):
         target.add(world.ids[upto:], world.vectors[upto:])
     allowed = np.sort(world.rng.choice(world.ids, int(share * len(world.ids)), replace=False))
     assert recall(index, reference, world, allowed=allowed) >= 0.98
+
+
+def test_lists_score_exactly(lists):
+    world = World(4_000)
+    index, reference = world.build()
+    for target in (index, reference):
+        target.remove(world.ids[1::9])
+    query = world.query()
+    few = np.sort(world.rng.choice(world.ids, 30, replace=False))
+    assert_equal(index.search(query, 20, few), reference.search(query, 20, few))
+    everything = dict(zip(*(part.tolist() for part in reference.search(query, 4_000)), strict=True))
+    found = index.search(query, 10)
+    np.testing.assert_allclose(found.scores, [everything[one] for one in found.ids.tolist()], atol=2e-6)
 
 
 def test_allowed_in_one_far_corner_still_gives_k(lists):
@@ -176,12 +188,15 @@ def test_another_number_of_dimensions(tmp_path):
         FaissIndex.from_bytes((tmp_path / "file").read_bytes(), 8, world.fetch)
 
 
-def test_vanished_rows_are_left_out(lists):
+def test_rows_that_vanished_are_left_out_of_a_new_base(lists):
     world = World(2_000)
     index, _ = world.build()
-    gone = world.ids[1::2]
+    index.remove(world.ids[:1_500])
+    gone = world.ids[1_501::2]
     index._fetch = lambda ids: world.fetch(ids[~np.isin(ids, gone)])
-    assert not set(index.search(world.query(), 20).ids.tolist()) & set(gone.tolist())
+    folded = index.compacted()
+    assert (len(folded), folded.factory) == (250, "Flat")
+    assert not set(folded.search(world.query(), 20).ids.tolist()) & set(gone.tolist())
 
 
 def test_no_faiss_names_the_extra(monkeypatch):

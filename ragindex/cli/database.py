@@ -28,8 +28,8 @@ def db() -> None:
 @click.pass_context
 def current(ctx: click.Context, *, as_json: bool) -> None:
     """Show the schema version of the store and of this program."""
+    from ragindex.store.database import HEAD
     from ragindex.store.migrate import current as schema_of
-    from ragindex.store.schema import HEAD
 
     found = schema_of(locate(ctx))
     if as_json:

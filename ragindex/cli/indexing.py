@@ -142,11 +142,12 @@ def _check(
 
 
 def _open(job: _Job, store: Path, *, encoder: str | None) -> Index:
-    from ragindex.encoder import find_checkpoint
     from ragindex.index import Index
 
     settings = settings_for(job.store, {"chunk_tokens": job.chunk_tokens, "overlap": job.overlap})
     if job.is_new:
+        from ragindex.encoder import find_checkpoint
+
         find_checkpoint(encoder or settings.encoder)  # raises: a mistyped encoder must not leave an empty store behind
     return Index.open(store, encoder=encoder, collection=job.collection, settings=settings)
 

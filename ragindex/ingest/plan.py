@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ragindex.errors import UsageError, WipeGuardError
@@ -61,6 +62,11 @@ class Plan:
     unchanged: int = 0
     known: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether a run of this plan would leave the catalogue as it is."""
+        return not (self.candidates or self.moves or self.deleted or self.unreadable or self.gone_failures)
+
     def check_wipe(self) -> None:
         """Raise WipeGuardError when more than half of the documents in scope would go."""
         if 2 * len(self.deleted) > self.known:
@@ -84,16 +90,11 @@ def document_name(path: Path, base: Path) -> str:
 
     Bytes that are no UTF-8 are written as `\xNN`, so that every name can be stored and shown.
     """
-    return "." if path == base else _name_below(_folder_prefix(base), path)
+    return "." if path == base else storable_name(path.as_posix().removeprefix(_folder_prefix(base)))
 
 
 def _folder_prefix(folder: Path) -> str:
     return folder.as_posix().rstrip("/") + "/"
-
-
-def _name_below(prefix: str, path: Path) -> str:
-    # Strings: taking paths apart again would be most of the time of a run that finds nothing new.
-    return storable_name(path.as_posix().removeprefix(prefix))
 
 
 def storable_name(name: str) -> str:
@@ -108,10 +109,11 @@ def make_plan(catalog: Catalog, collection: int, scope: Scope) -> Plan:
     draft = _Draft()
     for root in scope.roots:
         prefix = _prefix(root, scope.base)
-        inside = _inside_of(prefix)
         states = catalog.file_states(collection, prefix).items()
-        known |= {name: state for name, state in states if inside(name) and state.loader != MEMORY}
-        failures |= {name: state for name, state in catalog.failure_states(collection, prefix).items() if inside(name)}
+        known |= {name: state for name, state in states if state.loader != MEMORY and _inside(name, prefix)}
+        failures |= {
+            name: state for name, state in catalog.failure_states(collection, prefix).items() if _inside(name, prefix)
+        }
         _survey(root, known, failures, scope, draft)
     hidden = tuple(failure.path for failure in draft.unreadable)
     missing = [name for name in known if name not in draft.seen and not _below(name, hidden)]
@@ -133,8 +135,12 @@ def _survey(
     root: Path, known: dict[str, FileState], failures: dict[str, FailureState], scope: Scope, draft: _Draft
 ) -> None:
     prefix = _folder_prefix(scope.base)
+    # Text, not paths: taking those apart would be most of the time of a run that finds nothing new.
     for entry in walk(root, include=scope.include, exclude=scope.exclude, store=scope.store):
-        name = document_name(entry.path, scope.base) if entry.skipped is not None else _name_below(prefix, entry.path)
+        if entry.skipped is None:
+            name = storable_name(os.fspath(entry.file).removeprefix(prefix))
+        else:
+            name = document_name(entry.path, scope.base)
         if name in draft.seen:
             continue
         draft.seen.add(name)
@@ -177,7 +183,7 @@ def _find_moves(candidates: Iterable[Candidate], missing: Sequence[FileState], l
         for state in twins:
             if state.sha256 == digest:
                 by_size[candidate.size].remove(state)
-                new = replace(state, path=candidate.name, mtime_ns=candidate.mtime_ns)
+                new = state._replace(path=candidate.name, mtime_ns=candidate.mtime_ns)
                 moves.append(Move(state.path, candidate.name, new))
                 break
     return moves
@@ -201,20 +207,11 @@ def _prefix(root: Path, base: Path) -> str | None:
     return None if name == "." else name
 
 
-def _inside_of(prefix: str | None) -> _Inside:
-    return _Inside(prefix)
-
-
-@dataclass(frozen=True, slots=True)
-class _Inside:
-    prefix: str | None
-
-    def __call__(self, name: str) -> bool:
-        if (
-            self.prefix is None
-        ):  # the base itself: relative names lie below it, absolute ones were indexed from elsewhere
-            return not name.startswith("/")
-        return name == self.prefix or name.startswith(self.prefix.rstrip("/") + "/")
+def _inside(name: str, prefix: str | None) -> bool:
+    """Whether a document lies below the root called `prefix`."""
+    if prefix is None:  # the base itself: relative names lie below it, absolute ones were indexed from elsewhere
+        return not name.startswith("/")
+    return name == prefix or name.startswith(prefix.rstrip("/") + "/")
 
 
 def _below(name: str, folders: tuple[str, ...]) -> bool:

@@ -52,8 +52,9 @@ class _RuleSet:
     any: re.Pattern[str]  # matches whatever one of the patterns matches: most names match none
 
     def verdict(self, path: str, directory: bool) -> Verdict | None:
-        relative = path[len(self.base) :].lstrip(os.sep).replace(os.sep, "/")
-        name = relative + "/" if directory else relative
+        name = path[len(self.base) :].lstrip("/")
+        if directory:
+            name += "/"
         if self.any.search(name) is None:
             return None
         result = self.spec.check_file(name)

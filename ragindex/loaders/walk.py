@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ragindex.errors import UsageError
 from ragindex.loaders.formats import supported
@@ -15,15 +16,21 @@ from ragindex.loaders.ignore import Rules, ignored_reason, is_private, root_rule
 __all__ = ["WalkEntry", "walk"]
 
 
-@dataclass(frozen=True, slots=True)
-class WalkEntry:
-    """One file (or one folder that could not be listed). `path` is absolute; `skipped` says why it must not be read."""
+class WalkEntry(NamedTuple):
+    """One file (or one folder that could not be listed). `file` is its absolute path; `skipped` says why it must not
+    be read.
+    """
 
-    path: Path
+    file: str  # text: to make ten thousand Path objects takes longer than to find the files
     size: int
     mtime_ns: int
     inode: int
     skipped: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """`file` as a path."""
+        return Path(self.file)
 
 
 def walk(
@@ -61,7 +68,7 @@ def _named_file(path: Path) -> WalkEntry:
     else:
         reason = None if supported(path) else "unsupported type"
     # The reason is reported even without `report_skipped`: nothing else would tell why a named file is missing.
-    return WalkEntry(path, info.st_size, info.st_mtime_ns, info.st_ino, reason)
+    return WalkEntry(str(path), info.st_size, info.st_mtime_ns, info.st_ino, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +88,30 @@ class _Walk:
                     found = sorted(listing, key=lambda entry: entry.name)
             except OSError as error:
                 # inode -1 marks an entry that is always reported: these files exist and cannot be seen.
-                yield WalkEntry(Path(folder), 0, 0, -1, f"folder cannot be listed: {error.strerror or error}")
+                yield WalkEntry(folder, 0, 0, -1, f"folder cannot be listed: {error.strerror or error}")
                 continue
             rules = rules.inside(folder, [entry.name for entry in found])
             folders = []
-            parent = Path(folder)
             for entry in found:
                 if _is_folder(entry):
                     verdict = rules.verdict(entry.path, entry.name, directory=True)
                     if verdict is None:
                         folders.append((entry.path, rules))
                     else:
-                        yield WalkEntry(Path(entry.path), 0, 0, 0, verdict.reason)
+                        yield WalkEntry(entry.path, 0, 0, 0, verdict.reason)
                 else:
-                    yield self._file(parent, entry, rules)
+                    yield self._file(entry, rules)
             pending.extend(reversed(folders))
 
-    def _file(self, parent: Path, entry: os.DirEntry[str], rules: Rules) -> WalkEntry:
-        path = parent / entry.name  # several times as fast as parsing the whole path anew
-        verdict = rules.verdict(entry.path, entry.name, directory=False)
+    def _file(self, entry: os.DirEntry[str], rules: Rules) -> WalkEntry:
+        path = entry.path
+        verdict = rules.verdict(path, entry.name, directory=False)
         if verdict is not None:
             return WalkEntry(path, 0, 0, 0, verdict.reason)
         if not supported(entry.name):
             return WalkEntry(path, 0, 0, 0, "unsupported type")
         try:
-            reason = self._link(path) if entry.is_symlink() else None
+            reason = self._link(Path(path)) if entry.is_symlink() else None
             info = entry.stat(follow_symlinks=reason is None)
         except OSError as error:
             # Reported like a folder that cannot be listed: the file exists, and its document must not pass for gone.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragindex.encoder import Encoder
 from ragindex.errors import UsageError
 from ragindex.filters import Filter
 from ragindex.search.diversity import diversified
@@ -20,6 +20,9 @@ from ragindex.store.rows import ChunkRow, Float32Array, IdArray
 from ragindex.store.snapshot import LiveIndexes
 from ragindex.store.vector_index import Scored
 from ragindex.types import Explanation, Hit, Mode, Scores
+
+if TYPE_CHECKING:
+    from ragindex.encoder import Encoder
 
 __all__ = ["Engine", "Ranking", "Request"]
 

@@ -1,5 +1,6 @@
 """The catalogue: the truth of a store, and the only way to its SQL.
 
+Questions are plain SQL; what writes goes through SQLAlchemy, which the first write imports: a query does without.
 Every method is one transaction. Reading is thread-safe; writing belongs under the `WriterLease`. Besides the errors
 that a method names, each raises StoreError when SQLite cannot do its work and CorruptionError when the file is
 damaged.
@@ -11,11 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import delete, select
-
 from ragindex.errors import StoreError, UsageError
-from ragindex.store import integrity, migrate, writing
-from ragindex.store.database import FILE_NAME, Database
+from ragindex.store.database import FILE_NAME, HEAD, Database
 from ragindex.store.feeding import Feeding
 from ragindex.store.reading import Reading
 from ragindex.store.registry import Registry
@@ -37,7 +35,6 @@ from ragindex.store.rows import (
     TextEntry,
     VectorBatch,
 )
-from ragindex.store.schema import HEAD, ChunkModel, EncoderModel, VectorModel
 
 __all__ = [
     "HEAD",
@@ -80,6 +77,8 @@ class Catalog(Registry, Reading, Feeding):
         if not file.is_file():
             if not create:
                 raise StoreError(f"There is no store in {directory}; `ragindex index PATH` makes one.")
+            from ragindex.store import migrate
+
             migrate.create(directory)
         return cls(directory, Database(file))
 
@@ -107,6 +106,8 @@ class Catalog(Registry, Reading, Feeding):
         batch that contradicts itself and CorruptionError for a vector that is missing, not finite or of the wrong
         length.
         """
+        from ragindex.store import writing
+
         try:
             with self._database.writing() as connection:
                 return writing.apply(connection, collection, batch)
@@ -117,18 +118,17 @@ class Catalog(Registry, Reading, Feeding):
         """Store vectors (d,) by key without touching documents: how a store is embedded anew before the encoder is
         swapped.
         """
+        from ragindex.store import writing
+
         with self._database.writing() as connection:
-            query = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
-            dimensions = connection.execute(query).scalar_one_or_none()
-            if dimensions is None:
-                raise UsageError(f"There is no encoder {encoder_id} in the store.")
-            writing.store_vectors(connection, encoder_id, dimensions, vectors)
+            writing.store_vectors(connection, encoder_id, vectors)
 
     def sweep_vectors(self) -> int:
         """Delete the vectors that no chunk refers to, of every encoder. Returns how many went."""
-        used = select(ChunkModel.vector_key)
+        from ragindex.store import writing
+
         with self._database.writing() as connection:
-            return connection.execute(delete(VectorModel).where(VectorModel.key.not_in(used))).rowcount
+            return writing.sweep_vectors(connection)
 
     def vacuum(self) -> None:
         """Give free pages back to the file system. Needs as much free disk as the catalogue is large."""
@@ -136,5 +136,7 @@ class Catalog(Registry, Reading, Feeding):
 
     def integrity(self) -> list[str]:
         """What is wrong with the store, one sentence each; empty when every chunk is what it claims to be."""
+        from ragindex.store import integrity
+
         with self._database.reading() as connection:
             return integrity.problems(connection)

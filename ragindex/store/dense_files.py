@@ -13,14 +13,17 @@ import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ragindex.errors import StoreError
-from ragindex.store.faiss_index import FaissIndex
 from ragindex.store.rows import Mark
+
+if TYPE_CHECKING:
+    from ragindex.store.faiss_index import FaissIndex
 
 __all__ = ["Manifest", "publish", "read_manifest", "read_snapshot"]
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "dense.json"
 _PATTERN = "dense.*.faiss*"
 

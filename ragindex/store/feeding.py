@@ -1,20 +1,31 @@
 """What the indexes are fed from: the history of a collection, its vectors and its texts."""
 
+# ruff: noqa: S608 - statements are put together from constants; whatever a user wrote is a parameter
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
-from sqlalchemy import LargeBinary, Row, Select, delete, func, select, type_coerce, update
 
 from ragindex.errors import CorruptionError
 from ragindex.store.database import Database
 from ragindex.store.reading import listed
+from ragindex.store.registry import json_value
 from ragindex.store.rows import Changes, Float32Array, IdArray, Mark, TextEntry, VectorBatch
-from ragindex.store.schema import Change, ChunkModel, CollectionModel, DocumentModel, EncoderModel, VectorModel
 
 __all__ = ["Feeding"]
+
+_VECTORS = (
+    "SELECT chunks.id, vectors.data FROM chunks "
+    "JOIN vectors ON vectors.key = chunks.vector_key AND vectors.encoder_id = ?"
+)
+_TEXTS = (
+    "SELECT chunks.id, chunks.text, documents.title, chunks.heading, documents.path, chunks.vector_key FROM chunks "
+    "JOIN documents ON documents.id = chunks.document_id"
+)
 
 
 class Feeding:
@@ -32,34 +43,34 @@ class Feeding:
 
     def mark(self, collection: int) -> Mark:
         """Where the collection's history stands now."""
-        query = select(CollectionModel.generation, CollectionModel.token).where(CollectionModel.id == collection)
-        with self._database.reading() as connection:
-            row = connection.execute(query).first()
+        query = "SELECT generation, token FROM collections WHERE id = ?"
+        with self._database.snapshot() as connection:
+            row = connection.execute(query, (collection,)).fetchone()
         return Mark() if row is None else Mark(*row)
 
     def chunk_count(self, collection: int) -> int:
         """How many chunks the collection has."""
-        query = select(func.count()).select_from(ChunkModel).where(ChunkModel.collection_id == collection)
-        with self._database.reading() as connection:
-            return int(connection.execute(query).scalar_one())
+        query = "SELECT count(*) FROM chunks WHERE collection_id = ?"
+        with self._database.snapshot() as connection:
+            return int(connection.execute(query, (collection,)).fetchone()[0])
 
     def changes_since(self, collection: int, mark: Mark) -> Changes | None:
         """What happened after `mark`; None when the log no longer reaches back to it, or never knew it."""
-        place = select(CollectionModel.generation, CollectionModel.token, CollectionModel.log_start)
-        own = Change.collection_id == collection
-        with self._database.reading() as connection:
-            row = connection.execute(place.where(CollectionModel.id == collection)).first()
-            if row is None or not row.log_start <= mark.generation <= row.generation:
+        place = "SELECT generation, token, log_start FROM collections WHERE id = ?"
+        commit = "SELECT token FROM changes WHERE collection_id = ? AND seq = ?"
+        log = "SELECT chunk_id, op FROM changes WHERE collection_id = ? AND seq > ? ORDER BY seq"
+        with self._database.snapshot() as connection:
+            row = connection.execute(place, (collection,)).fetchone()
+            if row is None or not row[2] <= mark.generation <= row[0]:
                 return None
-            now = Mark(row.generation, row.token)
+            now = Mark(row[0], row[1])
             tokens = {0: 0, now.generation: now.token}
-            commit = select(Change.token).where(own, Change.seq == mark.generation)
             if mark.generation not in tokens:
-                tokens[mark.generation] = connection.execute(commit).scalar_one_or_none() or -1
+                found = connection.execute(commit, (collection, mark.generation)).fetchone()
+                tokens[mark.generation] = -1 if found is None else found[0] or -1
             if tokens[mark.generation] != mark.token:
                 return None
-            log = select(Change.chunk_id, Change.op).where(own, Change.seq > mark.generation).order_by(Change.seq)
-            last = {row[0]: row[1] for row in connection.execute(log)}
+            last = dict(connection.execute(log, (collection, mark.generation)).fetchall())
         return Changes(_ids(last, 1), _ids(last, -1), now)
 
     def trim_changes(self, collection: int, generation: int) -> int:
@@ -67,15 +78,10 @@ class Feeding:
 
         The change numbered `generation` stays: its token proves that a snapshot belongs to this history.
         """
+        from ragindex.store import writing
+
         with self._database.writing() as connection:
-            place = select(CollectionModel.generation).where(CollectionModel.id == collection)
-            newest = connection.execute(place).scalar_one_or_none() or 0
-            start = min(generation, newest)
-            old = delete(Change).where(Change.collection_id == collection, Change.seq < start)
-            gone = connection.execute(old).rowcount
-            moved = update(CollectionModel).where(CollectionModel.id == collection, CollectionModel.log_start < start)
-            connection.execute(moved.values(log_start=start))
-        return gone
+            return writing.trim_changes(connection, collection, generation)
 
     def vectors(self, encoder_id: int, chunk_ids: Sequence[int] | IdArray) -> Float32Array:
         """The vectors (n, d) of chunks in the order asked for. Raises CorruptionError when one has none."""
@@ -90,50 +96,46 @@ class Feeding:
     def present_vectors(self, encoder_id: int, chunk_ids: Sequence[int] | IdArray) -> VectorBatch:
         """The vectors of those chunks that still exist, in the order asked for."""
         wanted = [int(chunk_id) for chunk_id in chunk_ids]
-        query = _vectors(encoder_id).where(ChunkModel.id.in_(listed(wanted)))
-        with self._database.reading() as connection:
-            found = {row[0]: row[1] for row in connection.execute(query)}
-            dimensions = self._dimensions(encoder_id)
+        query = f"{_VECTORS} WHERE chunks.id IN (SELECT value FROM json_each(?))"
+        with self._database.snapshot() as connection:
+            dimensions = _dimensions(connection, encoder_id)
+            found = dict(connection.execute(query, (encoder_id, listed(wanted))).fetchall())
         kept = [chunk_id for chunk_id in wanted if chunk_id in found]
         return _batch(kept, [found[chunk_id] for chunk_id in kept], dimensions)
 
     def iter_vectors(self, collection: int, encoder_id: int, *, batch: int = 8192) -> Iterator[VectorBatch]:
         """Every chunk's vector by ascending id, in one consistent view, `batch` at a time."""
-        dimensions = self._dimensions(encoder_id)
-        query = _vectors(encoder_id).where(ChunkModel.collection_id == collection).order_by(ChunkModel.id)
-        with self._database.reading() as connection:
-            rows = connection.execute(query.execution_options(yield_per=batch))
-            for some in rows.partitions(batch):
-                yield _batch([row[0] for row in some], [row[1] for row in some], dimensions)
+        query = f"{_VECTORS} WHERE chunks.collection_id = ? ORDER BY chunks.id"
+        with self._database.snapshot() as connection:
+            dimensions = _dimensions(connection, encoder_id)
+            with closing(connection.execute(query, (encoder_id, collection))) as rows:
+                while some := rows.fetchmany(batch):
+                    yield _batch([row[0] for row in some], [row[1] for row in some], dimensions)
 
     def texts(self, chunk_ids: Sequence[int] | IdArray) -> list[TextEntry]:
         """What the lexical index is told of those chunks that still exist, by ascending id."""
-        query = _texts().where(ChunkModel.id.in_(listed([int(chunk_id) for chunk_id in chunk_ids])))
-        with self._database.reading() as connection:
-            return [_entry(row) for row in connection.execute(query.order_by(ChunkModel.id))]
+        query = f"{_TEXTS} WHERE chunks.id IN (SELECT value FROM json_each(?)) ORDER BY chunks.id"
+        with self._database.snapshot() as connection:
+            return [_entry(row) for row in connection.execute(query, (listed(chunk_ids),))]
 
     def iter_texts(self, collection: int, *, batch: int = 2048) -> Iterator[list[TextEntry]]:
         """Every chunk as the lexical index is told of it, by ascending id, in one consistent view."""
-        query = _texts().where(ChunkModel.collection_id == collection).order_by(ChunkModel.id)
-        with self._database.reading() as connection:
-            rows = connection.execute(query.execution_options(yield_per=batch))
-            for some in rows.partitions(batch):
+        query = f"{_TEXTS} WHERE chunks.collection_id = ? ORDER BY chunks.id"
+        with (
+            self._database.snapshot() as connection,
+            closing(connection.execute(query, (collection,))) as rows,
+        ):
+            while some := rows.fetchmany(batch):
                 yield [_entry(row) for row in some]
 
-    def _dimensions(self, encoder_id: int) -> int:
-        query = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
-        with self._database.reading() as connection:
-            return int(connection.execute(query).scalar_one_or_none() or 0)
+
+def _dimensions(connection: sqlite3.Connection, encoder_id: int) -> int:
+    row = connection.execute("SELECT dimensions FROM encoders WHERE id = ?", (encoder_id,)).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def _ids(last: dict[int, int], op: int) -> IdArray:
     return np.array(sorted(chunk_id for chunk_id, kind in last.items() if kind == op), np.int64)
-
-
-def _vectors(encoder_id: int) -> Select[*tuple[Any, ...]]:
-    match = (VectorModel.key == ChunkModel.vector_key) & (VectorModel.encoder_id == encoder_id)
-    # Raw bytes: an array per row would cost more than the query.
-    return select(ChunkModel.id, type_coerce(VectorModel.data, LargeBinary)).join(VectorModel, match)
 
 
 def _batch(ids: list[int], blobs: list[bytes], dimensions: int) -> VectorBatch:
@@ -145,11 +147,5 @@ def _batch(ids: list[int], blobs: list[bytes], dimensions: int) -> VectorBatch:
     return VectorBatch(np.array(ids, np.int64), vectors)
 
 
-def _texts() -> Select[*tuple[Any, ...]]:
-    model = ChunkModel
-    columns = select(model.id, model.text, DocumentModel.title, model.heading, DocumentModel.path, model.vector_key)
-    return columns.join(DocumentModel, DocumentModel.id == model.document_id)
-
-
-def _entry(row: Row[*tuple[Any, ...]]) -> TextEntry:
-    return TextEntry(row[0], row[1], row[2], tuple(row[3]), row[4], row[5])
+def _entry(row: tuple[Any, ...]) -> TextEntry:
+    return TextEntry(row[0], row[1], row[2], tuple(json_value(row[3])), row[4], row[5])

@@ -5,22 +5,32 @@ the document's metadata. Conditions are EXISTS tests or comparisons of columns t
 exact complement.
 """
 
+# ruff: noqa: S608 - statements are put together from constants; whatever a user wrote is a parameter
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
-
-from sqlalchemy import ColumnElement, and_, exists, false, func, literal, not_, or_, select, true
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ragindex.filters import And, Eq, Exists, Filter, In, Like, Not, Or, Range
-from ragindex.store.schema import ChunkModel, DocumentModel
 from ragindex.types import MetadataValue
 
-__all__ = ["condition", "needs_chunks"]
+__all__ = ["Condition", "condition", "needs_chunks"]
 
 Leaf = Eq | In | Range | Like | Exists
 _CHUNK_FIELDS = frozenset({"page", "heading"})
+# What json_each calls them. SQLite orders every number before every text, so that a comparison must not cross kinds.
+_TYPES = {"text": "('text')", "number": "('integer', 'real')", "boolean": "('true', 'false')"}
+
+
+class Condition(NamedTuple):
+    """A test in SQL and the values of its question marks, in their order."""
+
+    sql: str
+    parameters: tuple[MetadataValue, ...] = ()
+
+
+_TRUE, _FALSE = Condition("1"), Condition("0")
 
 
 def needs_chunks(filter: Filter) -> bool:  # noqa: A002
@@ -32,88 +42,95 @@ def needs_chunks(filter: Filter) -> bool:  # noqa: A002
     return filter.field in _CHUNK_FIELDS
 
 
-def condition(filter: Filter) -> ColumnElement[bool]:  # noqa: A002
+def condition(filter: Filter) -> Condition:  # noqa: A002
     """The condition over `documents` and, where `needs_chunks` says so, `chunks`."""
     match filter:
         case And(parts):
-            return and_(true(), *(condition(part) for part in parts))
+            return _joined("AND", map(condition, parts), empty=_TRUE)
         case Or(parts):
-            return or_(false(), *(condition(part) for part in parts))
+            return _joined("OR", map(condition, parts), empty=_FALSE)
         case Not(part):
-            return not_(condition(part))
+            return _not(condition(part))
         case Eq(field, None):
-            return not_(condition(Exists(field)))
+            return _not(condition(Exists(field)))
         case In(field, values) if None in values:
             present = In(field, tuple(value for value in values if value is not None))
-            return or_(not_(condition(Exists(field))), condition(present))
+            return _joined("OR", [_not(condition(Exists(field))), condition(present)], empty=_FALSE)
         case _:
             return _leaf(filter)
 
 
-def _leaf(leaf: Leaf) -> ColumnElement[bool]:
-    column: ColumnElement[Any]
+def _leaf(leaf: Leaf) -> Condition:
     match leaf.field:
         case "path" | "title":
-            column = DocumentModel.path.expression if leaf.field == "path" else DocumentModel.title.expression
+            column = f"documents.{leaf.field}"
             # An empty title is a missing one.
-            return and_(column != "", _matches(leaf, column, lambda kind: true() if kind == "text" else false()))
+            return _both(Condition(f"{column} != ''"), _matches(leaf, column, {"text": "1"}))
         case "page":
-            page = ChunkModel.page.expression
-            test = _matches(leaf, page, lambda kind: true() if kind == "number" else false())
-            return and_(page.is_not(None), func.coalesce(test, literal(0, literal_execute=True)) == 1)
+            test = _matches(leaf, "chunks.page", {"number": "1"})
+            return Condition(f"coalesce(chunks.page IS NOT NULL AND {test.sql}, 0)", test.parameters)
         case "heading":
-            levels = func.json_each(ChunkModel.heading).table_valued("value", "type", name="levels")
-            kind = levels.c.type
-            return exists(select(1).select_from(levels).where(_matches(leaf, levels.c.value, _typed(kind))))
+            test = _matches(leaf, "levels.value", _typed("levels.type"))
+            return Condition(f"EXISTS (SELECT 1 FROM json_each(chunks.heading) AS levels WHERE {test.sql})", test[1])
         case key:
-            entries = func.json_each(DocumentModel.document_metadata).table_valued(
-                "key", "value", "type", name="entries"
-            )
-            kind = entries.c.type
-            found = and_(entries.c.key == key, kind != "null", _matches(leaf, entries.c.value, _typed(kind)))
-            return exists(select(1).select_from(entries).where(found))
+            test = _matches(leaf, "entries.value", _typed("entries.type"))
+            found = _both(Condition("entries.key = ? AND entries.type != 'null'", (key,)), test)
+            table = "json_each(documents.metadata) AS entries"
+            return Condition(f"EXISTS (SELECT 1 FROM {table} WHERE {found.sql})", found.parameters)
 
 
-_KindTest = Callable[[str], ColumnElement[bool]]
+def _typed(column: str) -> dict[str, str]:
+    """Tests of json_each's `type`, by kind of value."""
+    return {kind: f"{column} IN {types}" for kind, types in _TYPES.items()}
 
 
-def _typed(kind: ColumnElement[Any]) -> _KindTest:
-    """Tests of json_each's `type`: SQLite orders every number before every text, so a range must not cross types."""
-    types = {"text": ("text",), "number": ("integer", "real"), "boolean": ("true", "false")}
-    return lambda wanted: kind.in_(types[wanted])
-
-
-def _matches(leaf: Leaf, value: ColumnElement[Any], is_kind: _KindTest) -> ColumnElement[bool]:
+def _matches(leaf: Leaf, value: str, is_kind: dict[str, str]) -> Condition:
+    """`value` is an SQL expression; `is_kind` has a test for each kind of value that it can be."""
     match leaf:
         case Exists():
-            return true()
+            return _TRUE
         case Eq(_, wanted):
-            return and_(is_kind(_kind(wanted)), value == literal(wanted))
+            return _both(_kind_test(is_kind, wanted), Condition(f"{value} = ?", (wanted,)))
         case In(_, values):
-            return or_(false(), *(_among(kind, values, value, is_kind) for kind in ("text", "number", "boolean")))
+            return _joined("OR", (_among(kind, test, values, value) for kind, test in is_kind.items()), empty=_FALSE)
         case Like(_, pattern):
-            return and_(is_kind("text"), value.like(literal(pattern)))
+            return _both(_kind_test(is_kind, ""), Condition(f"{value} LIKE ?", (pattern,)))
         case Range(_, low, high, include_low, include_high):
-            tests = [is_kind(_kind(bound)) for bound in (low, high) if bound is not None]
+            tests = [_kind_test(is_kind, bound) for bound in (low, high) if bound is not None]
             if low is not None:
-                tests.append(value >= literal(low) if include_low else value > literal(low))
+                tests.append(Condition(f"{value} {'>=' if include_low else '>'} ?", (low,)))
             if high is not None:
-                tests.append(value <= literal(high) if include_high else value < literal(high))
-            return and_(true(), *tests)
+                tests.append(Condition(f"{value} {'<=' if include_high else '<'} ?", (high,)))
+            return _joined("AND", tests, empty=_TRUE)
 
 
-def _among(
-    kind: str, values: tuple[MetadataValue, ...], value: ColumnElement[Any], is_kind: _KindTest
-) -> ColumnElement[bool]:
-    chosen = [item for item in values if _kind(item) == kind]
-    if not chosen:
-        return false()
+def _kind_test(is_kind: dict[str, str], value: MetadataValue) -> Condition:
+    return Condition(is_kind.get(_kind(value), "0"))
+
+
+def _among(kind: str, test: str, values: tuple[MetadataValue, ...], value: str) -> Condition:
     # One JSON parameter instead of one per value: SQLite limits the number of parameters.
-    listed = func.json_each(json.dumps(chosen)).table_valued("value", name=f"listed_{kind}")
-    return and_(is_kind(kind), value.in_(select(listed.c.value)))
+    chosen = json.dumps([item for item in values if _kind(item) == kind])
+    return _both(Condition(test), Condition(f"{value} IN (SELECT value FROM json_each(?))", (chosen,)))
 
 
 def _kind(value: MetadataValue) -> str:
     if isinstance(value, bool):
         return "boolean"
     return "text" if isinstance(value, str) else "number"
+
+
+def _not(part: Condition) -> Condition:
+    return Condition(f"NOT ({part.sql})", part.parameters)
+
+
+def _both(first: Condition, second: Condition) -> Condition:
+    return _joined("AND", (first, second), empty=_TRUE)
+
+
+def _joined(operator: str, parts: Iterable[Condition], *, empty: Condition) -> Condition:
+    several = list(parts)
+    if len(several) < 2:
+        return several[0] if several else empty
+    sql = f" {operator} ".join(part.sql for part in several)
+    return Condition(f"({sql})", tuple(value for part in several for value in part.parameters))

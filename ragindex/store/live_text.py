@@ -13,6 +13,7 @@ import numpy as np
 from ragindex.errors import RagIndexError, StoreError
 from ragindex.store.catalog import Catalog
 from ragindex.store.lease import WriterLease
+from ragindex.store.lexical_files import read_population
 from ragindex.store.rows import Changes, IdArray, Mark, TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.text_index import TextIndex
@@ -22,8 +23,6 @@ __all__ = ["LiveText"]
 
 _NONE = np.empty(0, np.int64)
 _BATCH = 2_048
-_QUICK = 5_000  # chunks that are indexed again in a moment
-_MANY_DELETED = 0.1
 _FED = "A live index is fed by the catalogue; commit there instead."
 
 
@@ -63,10 +62,8 @@ class LiveText:
             self._view = None
 
     def _unsettled(self) -> bool:
-        if self._disk is None:
-            return False
-        deleted = self._disk.deleted()
-        return deleted > (0 if len(self._disk) <= _QUICK else _MANY_DELETED * len(self._disk))
+        population = read_population(self._path)
+        return population is not None and not population.settled
 
     def rebuild(self) -> None:
         """Under the lease: make the index on disk again."""

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from ragindex.errors import StoreError
 from ragindex.resources import resource
-from ragindex.store.database import FILE_NAME, Database, schema_version
-from ragindex.store.schema import HEAD
+from ragindex.store.database import FILE_NAME, HEAD, Database, schema_version
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +50,7 @@ class EncoderRow:
     card: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
+class FileState(NamedTuple):
     """What is remembered of an indexed file so that an unchanged one is not read again.
 
     `sha256` is the hash of the file's bytes; `checked_ns` the time at which size and mtime were last seen (an mtime

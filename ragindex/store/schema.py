@@ -22,7 +22,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from ragindex.store.rows import Float16Array
 
 __all__ = [
-    "HEAD",
     "Base",
     "Change",
     "ChunkModel",
@@ -36,8 +35,6 @@ __all__ = [
     "SettingModel",
     "VectorModel",
 ]
-
-HEAD = "0001"  # the revision this program reads and writes; a test holds it equal to the newest migration
 
 
 class Fp16(TypeDecorator[Float16Array]):

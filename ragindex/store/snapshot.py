@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ragindex.errors import UsageError
 from ragindex.store.catalog import Catalog
+from ragindex.store.lexical_files import read_population
 from ragindex.store.rows import EncoderRow, Mark
 from ragindex.store.text_index import TextIndex
 from ragindex.store.vector_index import VectorIndex
@@ -80,6 +81,23 @@ class LiveIndexes:
         marks = [text.published()] + ([] if dense is None else [dense.published()])
         if (written or force) and all(mark is not None for mark in marks):
             self._catalog.trim_changes(self._collection, min(mark.generation for mark in marks if mark is not None))
+
+    def settled(self) -> bool:
+        """Whether `publish` with `force` would change nothing, as told by small files: opens no index.
+
+        A forced publish writes the dense snapshot last, so where that is level the lexical index is too.
+        """
+        from ragindex.store import dense_files
+
+        if self._encoder is None:
+            return False
+        manifest = dense_files.read_manifest(self._folder)
+        if manifest is None or manifest.encoder != self._encoder.fingerprint:
+            return False
+        if manifest.mark != self._catalog.mark(self._collection) or not (self._folder / manifest.file).is_file():
+            return False
+        population = read_population(self._folder / "lexical")
+        return population is not None and population.settled
 
     def rebuild(self) -> None:
         """Under the lease: make both snapshots again from the catalogue."""

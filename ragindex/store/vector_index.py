@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 
-__all__ = ["MemoryVectorIndex", "Scored", "VectorIndex", "best", "merged"]
+__all__ = ["MemoryVectorIndex", "Scored", "VectorIndex", "best", "inside", "merged"]
 
 
 class Scored(NamedTuple):
@@ -55,6 +56,14 @@ def best(ids: IdArray, scores: Float32Array, k: int) -> Scored:
         ids, rounded = ids[kept], rounded[kept]
     order = np.lexsort((ids, -rounded))[: max(k, 0)]
     return Scored(ids[order].astype(np.int64), rounded[order])
+
+
+def inside(ascending: IdArray, ids: IdArray) -> npt.NDArray[np.bool_]:
+    """Which of the ids are among the ascending ones; unlike `np.isin` it never sorts the large side."""
+    if len(ascending) == 0:
+        return np.zeros(len(ids), bool)
+    places = np.minimum(np.searchsorted(ascending, ids), len(ascending) - 1)
+    return np.asarray(ascending[places] == ids)
 
 
 def merged(parts: list[Scored], k: int) -> Scored:

@@ -11,11 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ragindex.errors import CorruptionError, UsageError
-from ragindex.store.reading import listed
 from ragindex.store.rows import Batch, DocumentWrite, FailureWrite, FileState, Move
 from ragindex.store.schema import (
     Change,
@@ -29,7 +28,7 @@ from ragindex.store.schema import (
 )
 from ragindex.types import Metadata
 
-__all__ = ["KEY_BYTES", "apply"]
+__all__ = ["KEY_BYTES", "apply", "store_vectors", "sweep_vectors", "trim_changes"]
 
 KEY_BYTES = 16
 _COMPRESSION = 3  # zlib level; higher ones cost more time than they save disk on chunks of prose
@@ -94,19 +93,18 @@ def _check(batch: Batch) -> None:
 def _remove(connection: Connection, log: _Log, paths: Collection[str]) -> None:
     if not paths:
         return
-    values = func.json_each(json.dumps(list(paths))).table_valued("value", name="paths")
     documents = select(DocumentModel.id).where(
-        DocumentModel.collection_id == log.collection, DocumentModel.path.in_(select(values.c.value))
+        DocumentModel.collection_id == log.collection, DocumentModel.path.in_(_listed(paths))
     )
     _remove_documents(connection, log, list(connection.execute(documents).scalars()))
 
 
 def _remove_documents(connection: Connection, log: _Log, document_ids: Sequence[int]) -> None:
-    chunks = select(ChunkModel.id).where(ChunkModel.document_id.in_(listed(document_ids))).order_by(ChunkModel.id)
+    chunks = select(ChunkModel.id).where(ChunkModel.document_id.in_(_listed(document_ids))).order_by(ChunkModel.id)
     log.note(connection.execute(chunks).scalars(), -1)
-    connection.execute(delete(ChunkModel).where(ChunkModel.document_id.in_(listed(document_ids))))
-    connection.execute(delete(DocumentTextModel).where(DocumentTextModel.document_id.in_(listed(document_ids))))
-    connection.execute(delete(DocumentModel).where(DocumentModel.id.in_(listed(document_ids))))
+    connection.execute(delete(ChunkModel).where(ChunkModel.document_id.in_(_listed(document_ids))))
+    connection.execute(delete(DocumentTextModel).where(DocumentTextModel.document_id.in_(_listed(document_ids))))
+    connection.execute(delete(DocumentModel).where(DocumentModel.id.in_(_listed(document_ids))))
 
 
 def _move(connection: Connection, log: _Log, moves: Sequence[Move]) -> None:
@@ -183,24 +181,24 @@ def _chunk_rows(collection: int, document_id: int, write: DocumentWrite) -> Iter
 
 def _store_vectors(connection: Connection, writes: Sequence[DocumentWrite]) -> None:
     for encoder_id in sorted({write.encoder_id for write in writes}):
-        query = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
-        dimensions = connection.execute(query).scalar_one_or_none()
-        if dimensions is None:
-            raise UsageError(f"There is no encoder {encoder_id} in the store; register it before writing its vectors.")
         given: dict[bytes, Any] = {}
         wanted: set[bytes] = set()
         for write in writes:
             if write.encoder_id == encoder_id:
                 given.update(write.vectors)
                 wanted.update(write.keys)
-        store_vectors(connection, encoder_id, dimensions, given)
+        store_vectors(connection, encoder_id, given)
         _check_complete(connection, encoder_id, wanted - given.keys())
 
 
-def store_vectors(connection: Connection, encoder_id: int, dimensions: int, vectors: Mapping[bytes, Any]) -> None:
+def store_vectors(connection: Connection, encoder_id: int, vectors: Mapping[bytes, Any]) -> None:
     """Add vectors; a key that already has one keeps it. Raises CorruptionError for a wrong length or a non-finite
-    value.
+    value, UsageError for an encoder that was never registered.
     """
+    query = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
+    dimensions = connection.execute(query).scalar_one_or_none()
+    if dimensions is None:
+        raise UsageError(f"There is no encoder {encoder_id} in the store; register it before writing its vectors.")
     rows = []
     for key, vector in vectors.items():
         data = np.asarray(vector, "<f2")
@@ -211,6 +209,23 @@ def store_vectors(connection: Connection, encoder_id: int, dimensions: int, vect
         rows.append({"encoder_id": encoder_id, "key": key, "data": data})
     if rows:
         connection.execute(upsert(VectorModel).on_conflict_do_nothing(), rows)
+
+
+def sweep_vectors(connection: Connection) -> int:
+    """Delete the vectors that no chunk refers to, of every encoder. Returns how many went."""
+    used = select(ChunkModel.vector_key)
+    return connection.execute(delete(VectorModel).where(VectorModel.key.not_in(used))).rowcount
+
+
+def trim_changes(connection: Connection, collection: int, generation: int) -> int:
+    """Forget the log below `generation`; returns how many rows went."""
+    place = select(CollectionModel.generation).where(CollectionModel.id == collection)
+    newest = connection.execute(place).scalar_one_or_none() or 0
+    start = min(generation, newest)
+    gone = connection.execute(delete(Change).where(Change.collection_id == collection, Change.seq < start)).rowcount
+    moved = update(CollectionModel).where(CollectionModel.id == collection, CollectionModel.log_start < start)
+    connection.execute(moved.values(log_start=start))
+    return gone
 
 
 def _check_complete(connection: Connection, encoder_id: int, keys: Collection[bytes]) -> None:
@@ -260,9 +275,14 @@ def _fail(connection: Connection, log: _Log, failures: Sequence[FailureWrite]) -
 
 def _clear_failures(connection: Connection, collection: int, paths: Collection[str]) -> None:
     if paths:
-        values = func.json_each(json.dumps(sorted(paths))).table_valued("value", name="paths")
-        own = (FailureModel.collection_id == collection) & FailureModel.path.in_(select(values.c.value))
+        own = (FailureModel.collection_id == collection) & FailureModel.path.in_(_listed(paths))
         connection.execute(delete(FailureModel).where(own))
+
+
+def _listed(values: Iterable[int | str]) -> Select[*tuple[Any, ...]]:
+    """A subquery of values that travel as one parameter, however many they are."""
+    table = func.json_each(json.dumps(list(values))).table_valued("value", name="listed")
+    return select(table.c.value)
 
 
 def _state(state: FileState) -> dict[str, Any]:
