@@ -328,3 +328,33 @@ def test_an_empty_collection(tmp_path):
     store.put(write("a.txt", "question"))
     assert indexes.dense().search(QUERY, 3).ids.tolist() == store.ids("a.txt")
     store.catalog.close()
+
+
+def test_settled_means_that_a_forced_publish_has_nothing_to_do(store):
+    assert not live(store).settled()
+    published(store)
+    assert live(store).settled()
+    store.commit(Batch(removes=["d1.txt"]))
+    assert not live(store).settled()
+    published(store)
+    assert live(store).settled()
+
+
+@pytest.mark.parametrize("lost", ["dense.json", "dense.*.faiss", "lexical/meta.json"])
+def test_a_store_that_lost_a_file_is_not_settled(store, lost):
+    published(store)
+    for file in folder(store).glob(lost):
+        file.unlink()
+    assert not live(store).settled()
+
+
+def test_deletions_that_still_count_in_scores_are_not_settled(store):
+    indexes = published(store)
+    store.commit(Batch(removes=["d1.txt", "d2.txt"]))
+    with WriterLease(store.folder, command="test"):
+        indexes._text_side().publish()  # as after a commit in the middle of a run
+        indexes._dense_side().publish(force=True)
+    assert not live(store).settled()
+    published(store)
+    assert live(store).settled()
+    assert answers(live(store)) == answers(indexes)

@@ -47,7 +47,9 @@ def _format_of_name(name: str) -> Format | None:
 
 def supported(path: Path | str) -> bool:
     """Whether there is a parser for files of this name."""
-    return _format_of_name(path if isinstance(path, str) else path.name) is not None
+    name = path if isinstance(path, str) else path.name
+    # Asked of every file of a walk: the common case first.
+    return (name[name.rfind(".") :] in _SUFFIXES and name[:1] != ".") or _format_of_name(name) is not None
 
 
 def mime_type(path: Path) -> str:

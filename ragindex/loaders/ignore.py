@@ -49,13 +49,13 @@ class _RuleSet:
     spec: GitIgnoreSpec
     patterns: tuple[str, ...]
     lines: tuple[int, ...]
-    any: re.Pattern[str]  # matches whatever one of the patterns matches: most names match none
+    any: re.Pattern[str]  # matches, from the start, whatever one of the patterns matches: most names match none
 
     def verdict(self, path: str, directory: bool) -> Verdict | None:
         name = path[len(self.base) :].lstrip("/")
         if directory:
             name += "/"
-        if self.any.search(name) is None:
+        if self.any.match(name) is None:
             return None
         result = self.spec.check_file(name)
         if result.include is None or result.index is None:
@@ -191,7 +191,8 @@ def _read(folder: str, name: str, root: str) -> _RuleSet | None:
     except OSError:
         return None
     origin = path.relative_to(root) if path.is_relative_to(root) else path
-    return _compile(folder, origin.as_posix(), list(enumerate(text.split("\n"), start=1)))
+    rules = _compile(folder, origin.as_posix(), list(enumerate(text.split("\n"), start=1)))
+    return rules if rules.patterns else None
 
 
 def _compile(base: str, origin: str, numbered: Sequence[tuple[int, str]]) -> _RuleSet:
@@ -212,4 +213,6 @@ def _compile(base: str, origin: str, numbered: Sequence[tuple[int, str]]) -> _Ru
     regexes = [pattern.regex.pattern for pattern in spec.patterns if pattern.regex is not None]
     # A group's name may stand only once in the whole.
     either = "|".join(f"(?:{_NAMED_GROUP.sub('(?:', regex)})" for regex in regexes) or "(?!)"
+    if not all(regex.startswith("^") for regex in regexes):
+        either = f"(?s:.*?)(?:{either})"
     return _RuleSet(base, origin, spec, tuple(patterns), tuple(lines), re.compile(either))

@@ -111,6 +111,9 @@ class _Walk:
         if not supported(entry.name):
             return WalkEntry(path, 0, 0, 0, "unsupported type")
         try:
+            info = entry.stat(follow_symlinks=False)
+            if stat.S_ISREG(info.st_mode):
+                return WalkEntry(path, info.st_size, info.st_mtime_ns, info.st_ino)
             reason = self._link(Path(path)) if entry.is_symlink() else None
             info = entry.stat(follow_symlinks=reason is None)
         except OSError as error:

@@ -142,16 +142,22 @@ class Engine:
         return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 
     def _folded(self, ranking: Ranking, limit: int) -> list[Candidate]:
-        return merge(self._candidates(ranking, page=max(32, 2 * limit)), limit)
+        return merge(self._candidates(ranking, page=limit + max(6, limit // 2)), limit)
 
     def _candidates(self, ranking: Ranking, *, page: int) -> Iterator[Candidate]:
-        scores = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
-        for start in range(0, len(ranking.ids), page):
-            rows = self._catalog.hits(ranking.ids[start : start + page].tolist())
+        ids, values = ranking.ids.tolist(), ranking.scores.tolist()
+        scores = dict(zip(ids, values, strict=True))
+        start = 0
+        while start < len(ids):
+            stop = min(start + page, len(ids))
+            while stop < len(ids) and round(values[stop], 5) == round(values[stop - 1], 5):
+                stop += 1
+            rows = self._catalog.hits(ids[start:stop])
             # Ids tell in which order files arrived; equal scores are put in the order of paths instead.
             rows.sort(key=lambda row: (-round(scores[row.chunk_id], 5), row.path, row.ordinal))
             for row in rows:
                 yield Candidate(row, scores[row.chunk_id])
+            start = stop
 
     def _vectors(self, chunk_ids: Sequence[int]) -> Float32Array:
         encoder = self._catalog.encoder()

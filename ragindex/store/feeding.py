@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-import numpy as np
-
 from ragindex.errors import CorruptionError
 from ragindex.store.database import Database
 from ragindex.store.reading import listed
@@ -135,10 +133,14 @@ def _dimensions(connection: sqlite3.Connection, encoder_id: int) -> int:
 
 
 def _ids(last: dict[int, int], op: int) -> IdArray:
+    import numpy as np
+
     return np.array(sorted(chunk_id for chunk_id, kind in last.items() if kind == op), np.int64)
 
 
 def _batch(ids: list[int], blobs: list[bytes], dimensions: int) -> VectorBatch:
+    import numpy as np
+
     if any(len(blob) != 2 * dimensions for blob in blobs):
         raise CorruptionError("A stored vector has the wrong length; run `ragindex verify` for details.")
     vectors = np.frombuffer(b"".join(blobs), "<f2").reshape(len(ids), dimensions).astype(np.float32)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import time
 from datetime import datetime
 from pathlib import Path
@@ -66,7 +65,7 @@ class WriterLease:
                 time.sleep(_POLL_SECONDS)
         # The file is never deleted: a process waiting on a deleted file's lock and one that made a new file would
         # both win.
-        note = {"pid": os.getpid(), "host": socket.gethostname(), "command": self._command, "since": time.time()}
+        note = {"pid": os.getpid(), "host": os.uname().nodename, "command": self._command, "since": time.time()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(note).encode(), 0)
         self._descriptor = descriptor

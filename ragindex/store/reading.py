@@ -8,8 +8,6 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from ragindex.errors import CorruptionError, UsageError
 from ragindex.filters import Filter
 from ragindex.store.database import Database
@@ -76,6 +74,8 @@ class Reading:
         """The ids of the chunks that a filter lets through, ascending (n,); None: no filter, everything."""
         if filter is None:
             return None
+        import numpy as np
+
         test = condition(filter)
         # One string instead of a row per id: half of the time where a filter lets much through.
         if needs_chunks(filter):

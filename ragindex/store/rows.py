@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ragindex.types import Chunk, Document, Metadata
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "Batch",
@@ -32,9 +33,12 @@ __all__ = [
     "VectorBatch",
 ]
 
-IdArray = npt.NDArray[np.int64]
-Float32Array = npt.NDArray[np.float32]
-Float16Array = npt.NDArray[np.float16]
+if TYPE_CHECKING:
+    IdArray = npt.NDArray[np.int64]
+    Float32Array = npt.NDArray[np.float32]
+    Float16Array = npt.NDArray[np.float16]
+else:  # names for annotations: an index run that finds nothing new goes without numpy
+    IdArray = Float32Array = Float16Array = Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from ragindex.errors import UsageError
 from ragindex.store.catalog import Catalog
 from ragindex.store.lexical_files import read_population
 from ragindex.store.rows import EncoderRow, Mark
-from ragindex.store.text_index import TextIndex
-from ragindex.store.vector_index import VectorIndex
 
 if TYPE_CHECKING:
     from ragindex.store.live_dense import LiveDense
     from ragindex.store.live_text import LiveText
+    from ragindex.store.text_index import TextIndex
+    from ragindex.store.vector_index import VectorIndex
 
 __all__ = ["IndexStatus", "LiveIndexes"]
 
