@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
-
-import tantivy
 
 from ragindex.store.analysis import words
+from ragindex.store.tantivy_index import word_analyser
 
 __all__ = ["matched_terms"]
 
@@ -27,7 +25,4 @@ def _stems(text: str) -> list[str]:
     return list(_analyser().analyze(text))
 
 
-@cache
-def _analyser() -> Any:
-    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
-    return builder.filter(tantivy.Filter.stopword("english")).filter(tantivy.Filter.stemmer("english")).build()
+_analyser = cache(word_analyser)

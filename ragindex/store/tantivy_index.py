@@ -55,7 +55,7 @@ class TantivyIndex:
         self._path = path
         self._schema = _schema()
         self._index = tantivy.Index(self._schema, None if path is None else str(path))
-        self._analyser = _analyser()
+        self._analyser = word_analyser()
         self._index.register_tokenizer(_ANALYSER, self._analyser)
         self._index.config_reader(reload_policy="manual")
         self._index.reload()
@@ -224,7 +224,7 @@ def _schema() -> Any:
     return builder.build()
 
 
-def _analyser() -> Any:
+def word_analyser() -> Any:
     builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
     return builder.filter(tantivy.Filter.stopword("english")).filter(tantivy.Filter.stemmer("english")).build()
 
