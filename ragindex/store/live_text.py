@@ -175,7 +175,7 @@ class LiveText:
         try:
             self._disk.reload()
             return self._disk.mark()
-        except Exception:  # noqa: BLE001 - see _opened
+        except Exception:  # noqa: BLE001 - tantivy reports damage as whatever error
             self._disk = None
             return None
 
