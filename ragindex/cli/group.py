@@ -41,6 +41,7 @@ _ENTRIES = (
     _Entry("Store", "compact", "maintenance", "compact"),
     _Entry("Store", "db", "database", "db"),
     _Entry("Measure and train", "eval", "evaluating", "evaluate"),
+    _Entry("Measure and train", "train", "training", "train"),
     _Entry("Measure and train", "encoder", "encoders", "encoder"),
 )
 

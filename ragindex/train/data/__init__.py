@@ -1,0 +1,1 @@
+"""Training data: examples and where they come from."""
