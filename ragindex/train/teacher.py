@@ -1,7 +1,5 @@
 """Vectors of a teacher encoder for training crops, cached on disk in shards.
 
-    python -m ragindex.train.teacher --teacher DIR --text FILE... --output DIR --shards N
-
 A shard holds the crops (`NNNNN.json.gz`, a JSON list) and their unit vectors (`NNNNN.safetensors`, fp16, shape (n,
 d)). A shard that exists is not made again, so an interrupted run continues where it stopped.
 """
@@ -11,10 +9,9 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
@@ -25,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 from ragindex.encoder.torch_forward import choose_device, choose_dtype, token_budget_batches
 from ragindex.train.crops import draw_crops
 
-__all__ = ["Teacher", "read_shards"]
+__all__ = ["Teacher", "make_shards", "read_shards"]
 
 
 class Teacher:
@@ -73,24 +70,15 @@ def read_shards(directory: Path) -> Iterator[tuple[list[str], np.ndarray]]:
         yield crops, load_file(file)["vectors"].astype(np.float32)
 
 
-@click.command(help="Compute teacher vectors for crops of training text.")
-@click.option(
-    "--teacher", type=click.Path(path_type=Path, exists=True), required=True, help="Directory of the teacher."
-)
-@click.option(
-    "--text", type=click.Path(path_type=Path, exists=True), required=True, multiple=True, help="Record files."
-)
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory of the shards.")
-@click.option("--shards", type=int, required=True, help="How many shards there shall be.")
-@click.option("--shard-size", type=int, default=4096, show_default=True, help="Crops in a shard.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the crops.")
-def main(teacher: Path, text: tuple[Path, ...], output: Path, shards: int, shard_size: int, seed: int) -> None:
-    """Make the shards that are missing."""
+def make_shards(
+    teacher: Path, files: Sequence[Path], output: Path, *, shards: int, seed: int, size: int = 4096
+) -> None:
+    """Make the shards below number `shards` that are missing, of `size` crops each."""
     output.mkdir(parents=True, exist_ok=True)
-    crops = draw_crops(text, seed=seed)
+    crops = draw_crops(files, seed=seed)
     model: Teacher | None = None
-    for shard in tqdm(range(shards), unit="shard"):
-        batch = list(itertools.islice(crops, shard_size))
+    for shard in tqdm(range(shards), unit="shard", disable=None):
+        batch = list(itertools.islice(crops, size))
         target = output / f"{shard:05d}.safetensors"
         if target.exists():
             continue
@@ -100,7 +88,3 @@ def main(teacher: Path, text: tuple[Path, ...], output: Path, shards: int, shard
         partial = target.with_suffix(".partial")
         save_file({"vectors": model.encode(batch).astype(np.float16)}, partial)
         partial.replace(target)  # the vectors appear last and whole: their presence marks a finished shard
-
-
-if __name__ == "__main__":
-    main()
