@@ -1,5 +1,5 @@
-"""The training loop: schedule, clipping, a budget of steps or minutes, checkpoints; on accelerate, so that the same code
-runs on a CPU, a GPU, or several.
+"""The training loop: schedule, clipping, a budget of steps or minutes, checkpoints; on accelerate, so that the same
+code runs on a CPU, a GPU, or several.
 
 What happens in a step depends on the seed and the step's number alone: torch's generator is set anew before each. So a
 run that was killed and goes on from its checkpoint ends, on a CPU, with the weights of a run that was not (as long as
@@ -204,6 +204,7 @@ class _Loop:
                 break
             numbers = self._step(batch, progress)
             state.step += 1
+            state.position += 1  # counted when the step is done: one that was interrupted is repeated
             state.spent = base + time.monotonic() - began
             progress = self._progress()
             self._reporter.update(state.step, min(1.0, progress), numbers)
@@ -223,7 +224,6 @@ class _Loop:
             empty = True
             for batch in islice(self._objective.batches(state.epoch), state.position, None):
                 empty = False
-                state.position += 1
                 yield batch
             if empty and state.position == 0:
                 raise TrainingError("There is no batch to train on: too few examples for the batch size.")
