@@ -320,7 +320,7 @@ def test_a_killed_run_goes_on_and_ends_with_equal_weights(tmp_path: Path) -> Non
     code = textwrap.dedent(_CHILD).format(root=str(Path(__file__).parent), output=str(output))
     child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
-    while not list(output.glob("run/checkpoints/0*")) and time.monotonic() < deadline:
+    while not list(output.glob("run/checkpoints/*[0-9]")) and time.monotonic() < deadline:
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.wait()
