@@ -60,6 +60,7 @@ class TrainableEncoder(nn.Module):
         self.checkpoint = checkpoint
         self.config: EncoderConfig = checkpoint.config
         self.lora = lora
+        self._idle: nn.ModuleList | None = None
         self.tokenizer = EncoderTokenizer(replace(checkpoint, config=replace(self.config, max_tokens=_UNLIMITED)))
         self.device = choose_device(device)
         # Master weights are float32: updates of a bfloat16 weight are mostly lost in rounding.
@@ -137,16 +138,36 @@ class TrainableEncoder(nn.Module):
         states = list(output.hidden_states) if every else [output.last_hidden_state]
         return self._pool(tokens, [layer.float() for layer in states], torch.from_numpy(pooled).to(self.device))
 
-    def parameter_groups(self, rate: float, *, weight_decay: float = 0.01) -> list[dict[str, Any]]:
-        """Everything trainable in groups for AdamW: matrices decay; tables, vectors and scalars do not."""
-        table = id(self._embeddings().weight)
-        decaying: list[nn.Parameter] = []
-        steady: list[nn.Parameter] = []
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                (decaying if parameter.ndim > 1 and id(parameter) != table else steady).append(parameter)
-        groups = [(decaying, weight_decay), (steady, 0.0)]
-        return [{"params": group, "lr": rate, "weight_decay": decay} for group, decay in groups if group]
+    def parameter_groups(
+        self, rate: float, *, weight_decay: float = 0.01, table_factor: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Everything trainable in groups for AdamW: matrices decay; tables, vectors and scalars do not.
+
+        table_factor: token rows and token weights learn so many times faster. A step sees few of them.
+        """
+        tables = {id(self._embeddings().weight), id(self.log_weights)}
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        rows = [parameter for parameter in trainable if id(parameter) in tables]
+        matrices = [parameter for parameter in trainable if id(parameter) not in tables and parameter.ndim > 1]
+        vectors = [parameter for parameter in trainable if id(parameter) not in tables and parameter.ndim <= 1]
+        groups = [
+            {"params": matrices, "lr": rate, "weight_decay": weight_decay},
+            {"params": vectors, "lr": rate, "weight_decay": 0.0},
+            {"params": rows, "lr": rate * table_factor, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def leave_out_idle_layers(self) -> int:
+        """Train without the layers that do nothing (zero output projections), and keep them so; how many there are.
+
+        A static encoder stays one that way, and its training costs no forward pass. `save` writes the layers back.
+        """
+        layers = getattr(self.backbone, "layers", None)
+        if not isinstance(layers, nn.ModuleList) or not all(map(_is_idle, layers)):
+            return 0
+        self._idle = layers
+        self.backbone.layers = nn.ModuleList()
+        return len(layers)
 
     def head(self) -> Head:
         """What comes after the decoder, as arrays."""
@@ -207,11 +228,16 @@ class TrainableEncoder(nn.Module):
             # Merged in a copy: training may go on after a save, and a merge cannot be undone exactly.
             backbone = copy.deepcopy(backbone).merge_and_unload()  # type: ignore[operator]
         assert isinstance(backbone, PreTrainedModel)
+        trained = getattr(backbone, "layers", None)
+        if self._idle is not None:
+            backbone.layers = self._idle
         config = dict(self.checkpoint.model_config())
         dtype = _stored_dtype(self.checkpoint)
         config["dtype"] = str(dtype).removeprefix("torch.")
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_tensors(backbone, directory / "model.safetensors", dtype=dtype)
+        if self._idle is not None:
+            backbone.layers = trained
 
 
 _UNLIMITED = 10**9
@@ -244,6 +270,12 @@ def set_attention_dropout(model: nn.Module, dropout: float) -> None:
             found = True
     if not found and dropout:
         raise TrainingError(f"{type(model).__name__} has no dropout in its attention that could be set.")
+
+
+def _is_idle(layer: nn.Module) -> bool:
+    """Whether a decoder layer passes its input through: both of its output projections are there and zero."""
+    outputs = [item for name, item in layer.named_parameters() if name.endswith(("o_proj.weight", "down_proj.weight"))]
+    return len(outputs) == 2 and not any(bool(item.any()) for item in outputs)
 
 
 def _adapted(backbone: nn.Module, lora: Lora, attention: Attention) -> nn.Module:

@@ -1,0 +1,368 @@
+"""Adaptation: an encoder learns a user's own corpus, and is proven better on it before anybody uses it.
+
+1. Documents are split, by document: most are learnt from, the others only asked about.
+2. The ones become pairs (`ragindex.train.data.pairs`), with hard negatives if wanted; the others become questions for
+   two trials (`ragindex.train.trial`), one to choose between candidates, one for the verdict.
+3. Candidates: the present encoder with its token weights moved towards the corpus's own inverse document frequencies
+   (nothing is trained), and what contrastive training makes of the best of these. The old vectors serve as teacher, so
+   that what was known before is not forgotten.
+4. The candidate that does best in the first trial is judged in the second. Judgements of the user's own, if there are
+   any, are a third trial that must be passed as well.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from ragindex.encoder import Encoder
+from ragindex.encoder.tokenizer import Tokenized
+from ragindex.encoder.torch_forward import token_budget_batches
+from ragindex.errors import TrainingError
+from ragindex.evaluation import Dataset
+from ragindex.train.contrastive import ContrastiveOptions, ContrastiveTraining
+from ragindex.train.data.corpus import CorpusStatistics
+from ragindex.train.data.dedupe import deduplicate
+from ragindex.train.data.documents import split_documents
+from ragindex.train.data.examples import Example
+from ragindex.train.data.leakage import EvaluationGuard
+from ragindex.train.data.pairs import PairOptions, document_pairs
+from ragindex.train.data.passages import Material, prepared, title_line
+from ragindex.train.loop import LoopSettings, Reporter, Silent
+from ragindex.train.losses import InfoNCE
+from ragindex.train.model import Lora, TrainableEncoder
+from ragindex.train.session import Plan, Summary, run_objective
+from ragindex.train.trial import Question, Text, Trial, Verdict, judge
+from ragindex.types import Document
+
+__all__ = ["AdaptOptions", "Adaptation", "adapt"]
+
+_FEWEST_PAIRS = 64
+_LARGE = 100_000_000  # parameters above which an adapter is trained in place of everything
+_QUESTION_KINDS = ("title-section", "heading-section", "first-sentence", "sentence-context", "question-answer")
+_CHOICE = 3000  # passages that compete in the trial by which token weights are chosen
+_COUNTED = 5000  # documents that word statistics are counted on
+_NAMES = {"pseudo": "held-out questions from the corpus", "judged": "the judged questions"}
+_TABLE_FACTOR = 10.0
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptOptions:
+    """How long, on how much, and how the proof is made.
+
+    minutes, steps: length of the training at most. pairs: at most so many are learnt from. held_out: share of the
+    documents that are asked about. questions: of each trial at most. competing: passages of a trial at most. shifts:
+    exponents on inverse document frequency that are tried. rate: peak learning rate of the layers; token rows learn ten
+    times as fast. share: weight of the contrastive loss beside the one that keeps the old vectors. significance:
+    p-value below which a difference counts.
+    """
+
+    minutes: float = 10.0
+    steps: int = 200
+    pairs: int = 50_000
+    held_out: float = 0.3
+    questions: int = 400
+    competing: int = 5000
+    shifts: tuple[float, ...] = (0.25, 0.5, 1.0)
+    rate: float = 3e-4
+    batch: int = 128
+    temperature: float = 0.05
+    share: float = 0.5
+    document_tokens: int = 192
+    significance: float = 0.05
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What came of it. encoder: directory of the candidate, whether it won or not; verdicts: by trial, "pseudo" and,
+    with judgements, "judged"; shift: exponent by which token weights were moved; pairs: learnt from; leaked: pairs left
+    out because the judgements ask the same; seconds: of everything.
+    """
+
+    encoder: Path
+    won: bool
+    reason: str
+    verdicts: Mapping[str, Verdict]
+    shift: float
+    pairs: int
+    seconds: float
+    leaked: int
+    summary: Summary
+
+
+def adapt(
+    documents: Iterable[Document],
+    encoder: str,
+    output: Path,
+    *,
+    options: AdaptOptions | None = None,
+    judged: Dataset | None = None,
+    reporter: Reporter | None = None,
+) -> Adaptation:
+    """Adapt the encoder called `encoder` to `documents`; the candidate is written into `output`.
+
+    judged: queries and judgements whose document ids are the paths of `documents`; they are never trained on. Raises
+    TrainingError when there is too little text to learn from or to prove anything with.
+    """
+    return _Adapter(encoder, output, options or AdaptOptions(), reporter or Silent()).execute(list(documents), judged)
+
+
+class _Pairs(NamedTuple):
+    examples: list[Example]
+    leaked: int
+
+
+class _Asked(NamedTuple):
+    """A document that is asked about, and its number in the crowd."""
+
+    number: int
+    material: Material
+
+
+class _Adapter:
+    def __init__(self, encoder: str, output: Path, options: AdaptOptions, reporter: Reporter) -> None:
+        self._name, self._output, self._options, self._reporter = encoder, output, options, reporter
+        self._present = Encoder.load(encoder)
+        self._began = time.monotonic()
+
+    def execute(self, documents: list[Document], judged: Dataset | None) -> Adaptation:
+        if not documents:
+            raise TrainingError("There are no documents to learn from; give a folder with text in it.")
+        materials = self._prepared(documents)
+        crowd = self._crowd(materials)
+        learnt, choosing, proving = self._split(documents, materials)
+        guard = EvaluationGuard.from_queries(judged.queries.values() if judged is not None else ())
+        pairs = self._examples(learnt, guard)
+        trials = {"pseudo": self._trial(proving, crowd)}
+        if judged is not None:
+            trials["judged"] = _judged_trial(documents, crowd, judged)
+        self._reporter.note(
+            f"{len(pairs.examples)} pairs from {len(learnt)} documents; {len(trials['pseudo'].questions)} questions "
+            f"from {len(proving)} others are the proof."
+        )
+        model = self._open()
+        shift = self._shift(model, self._trial(choosing, crowd[:_CHOICE]), crowd)
+        summary = self._train(model, pairs.examples)
+        return self._judged(trials, shift, pairs, summary)
+
+    def _judged(self, trials: Mapping[str, Trial], shift: float, pairs: _Pairs, summary: Summary) -> Adaptation:
+        candidate = Encoder.load(self._output)
+        trust = self._present.config.trust
+        verdicts = {
+            name: judge(
+                trial,
+                trial.measure(self._present, trust=trust),
+                trial.measure(candidate, trust=trust),
+                significance=self._options.significance,
+            )
+            for name, trial in trials.items()
+        }
+        lost = [f"on {_NAMES[name]} {verdict.reason}" for name, verdict in verdicts.items() if not verdict.won]
+        won = [f"on {_NAMES[name]} {verdict.reason}" for name, verdict in verdicts.items() if verdict.won]
+        return Adaptation(
+            encoder=self._output,
+            won=not lost,
+            reason="; ".join(lost or won),
+            verdicts=verdicts,
+            shift=shift,
+            pairs=len(pairs.examples),
+            seconds=time.monotonic() - self._began,
+            leaked=pairs.leaked,
+            summary=summary,
+        )
+
+    def _prepared(self, documents: Sequence[Document]) -> list[Material]:
+        options = PairOptions()
+        statistics = CorpusStatistics(documents[:_COUNTED])
+        return [
+            prepared(document, statistics=statistics, words=options.words, keep=options.keep) for document in documents
+        ]
+
+    def _split(
+        self, documents: Sequence[Document], materials: Sequence[Material]
+    ) -> tuple[list[Material], list[_Asked], list[_Asked]]:
+        """To learn from, to choose by, to prove with; by document."""
+        options = self._options
+        numbers = {document.path: number for number, document in enumerate(documents)}
+        first = split_documents(documents, share=options.held_out, seed=options.seed)
+        second = split_documents(first.held_out, share=0.65, seed=options.seed + 1)
+
+        def asked(chosen: Iterable[Document]) -> list[_Asked]:
+            return [_Asked(numbers[document.path], materials[numbers[document.path]]) for document in chosen]
+
+        learnt = [materials[numbers[document.path]] for document in first.train]
+        return learnt, asked(second.train), asked(second.held_out)
+
+    def _crowd(self, materials: Sequence[Material]) -> list[Text]:
+        """Passages of the whole corpus, which compete in every trial."""
+        texts = [
+            Text(passage.text, title_line(material.title, passage.heading), unit=0, document=number)
+            for number, material in enumerate(materials)
+            for passage in material.passages
+        ]
+        texts = _sampled(texts, self._options.competing, self._options.seed)
+        return [replace(text, unit=unit) for unit, text in enumerate(texts)]
+
+    def _open(self) -> TrainableEncoder:
+        model = TrainableEncoder.open(self._name)
+        if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
+            model = TrainableEncoder.open(self._name, lora=Lora())
+        model.leave_out_idle_layers()
+        return model
+
+    def _examples(self, materials: Sequence[Material], guard: EvaluationGuard) -> _Pairs:
+        """Pairs without repeats and without anything that the judgements ask; and how many of those there were."""
+        options = self._options
+        made = [pair for material in materials for pair in document_pairs(material, seed=options.seed)]
+        leaks = {leak.index for leak in guard.leaks(made)}
+        clean = [pair for place, pair in enumerate(made) if place not in leaks]
+        examples = deduplicate(_sampled(clean, options.pairs, options.seed))
+        if len(examples) < _FEWEST_PAIRS:
+            raise TrainingError(
+                f"Only {len(examples)} pairs could be made from {len(materials)} documents, at least {_FEWEST_PAIRS} "
+                "are needed; give more text."
+            )
+        return _Pairs(examples, len(leaks))
+
+    def _shift(self, model: TrainableEncoder, trial: Trial, crowd: Sequence[Text]) -> float:
+        """Move the model's token weights towards the corpus's inverse document frequencies, as far as that helps in
+        the trial; the exponent.
+
+        w'(t) = w(t) * idf(t)^a, for the a that does best; idf(t) = log((n + 1) / (n_t + 1/2)), not below 0.05.
+        """
+        if model.log_weights is None:
+            return 0.0
+        rarity = _rarity(model, crowd)
+        original = model.log_weights.detach().clone()
+        best, chosen = _dense(trial, model), 0.0
+        for exponent in self._options.shifts:
+            with torch.no_grad():
+                model.log_weights.copy_(original + exponent * rarity)
+            reached = _dense(trial, model)
+            if reached > best:
+                best, chosen = reached, exponent
+        with torch.no_grad():
+            model.log_weights.copy_(original + chosen * rarity)
+        return chosen
+
+    def _train(self, model: TrainableEncoder, examples: Sequence[Example]) -> Summary:
+        options = self._options
+        objective = ContrastiveTraining(
+            model,
+            examples,
+            ContrastiveOptions(
+                batch=min(options.batch, max(2, len(examples) // 4)),
+                document_tokens=options.document_tokens,
+                loss=InfoNCE(temperature=options.temperature, directions=("q-d", "d-q"), partition="separate"),
+                share=options.share,
+                teacher_weight=1.0,
+                balance=0.5,
+                table_factor=10.0,
+                seed=options.seed,
+            ),
+            teacher=self._present,
+        )
+        plan = Plan(
+            command="adapt",
+            output=self._output,
+            settings=LoopSettings(
+                steps=options.steps,
+                minutes=options.minutes,
+                rate=options.rate,
+                warmup=0.1,
+                evaluations=1,
+                seed=options.seed,
+            ),
+            options={"encoder": self._present.fingerprint, "pairs": len(examples), "share": options.share},
+        )
+        return run_objective(objective, model, plan, reporter=self._reporter)
+
+    def _trial(self, asked: Sequence[_Asked], crowd: Sequence[Text]) -> Trial:
+        """Questions out of documents that are not learnt from."""
+        options = self._options
+        found = [
+            (item.number, pair)
+            for item in asked
+            for pair in document_pairs(item.material, seed=options.seed, kinds=_QUESTION_KINDS)
+        ]
+        found = _sampled(found, options.questions, options.seed)
+        texts, questions = list(crowd), []
+        for number, pair in found:
+            questions.append(Question(pair.query, {len(texts): 1.0}, document=number, kind=pair.source))
+            texts.append(Text(pair.positive, pair.title, unit=len(texts), document=number))
+        return Trial(texts, questions)
+
+
+class _Live:
+    """An encoder in training, asked as `TextEncoder` is."""
+
+    def __init__(self, model: TrainableEncoder) -> None:
+        self._model = model
+        self.dimensions, self.max_tokens, self.fingerprint = model.dimensions, model.config.max_tokens, ""
+
+    def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
+        return self._encode(self._model.queries(texts, instruction=instruction))
+
+    def encode_documents(self, texts: Sequence[str], *, titles: Sequence[str] | None = None) -> np.ndarray:
+        return self._encode(self._model.documents(texts, titles=titles))
+
+    @torch.inference_mode()
+    def _encode(self, items: Sequence[Tokenized]) -> np.ndarray:
+        result = np.empty((len(items), self.dimensions), dtype=np.float32)
+        for rows in token_budget_batches([len(item.ids) for item in items], 8192):
+            result[rows] = self._model([items[row] for row in rows]).cpu().numpy()
+        return result
+
+
+def _dense(trial: Trial, model: TrainableEncoder) -> float:
+    model.eval()
+    reached = float(trial.measure(_Live(model), trust=1.0).dense.mean())
+    model.train()
+    return reached
+
+
+def _rarity(model: TrainableEncoder, texts: Sequence[Text]) -> torch.Tensor:
+    """Logarithm of the inverse document frequency of each token over texts, (vocabulary,)."""
+    assert model.log_weights is not None
+    holders = np.zeros(len(model.log_weights))
+    for item in model.documents([text.text for text in texts]):
+        holders[np.unique(item.ids)] += 1
+    rarity = np.log((len(texts) + 1) / (holders + 0.5))
+    return torch.from_numpy(np.log(np.maximum(rarity, 0.05))).float().to(model.device)
+
+
+def _judged_trial(documents: Sequence[Document], crowd: Sequence[Text], judged: Dataset) -> Trial:
+    """The user's own questions; documents are ranked, each by its best passage.
+
+    Raises TrainingError when the judgements name none of the documents.
+    """
+    numbers = {document.path: number for number, document in enumerate(documents)}
+    questions = []
+    for key, query in judged.queries.items():
+        gains = {numbers[name]: float(gain) for name, gain in judged.qrels[key].items() if gain > 0 and name in numbers}
+        if gains:
+            questions.append(Question(query, gains, kind="judged"))
+    if not questions:
+        raise TrainingError(
+            f"The judgements of {judged.name} name none of the documents; their ids must be paths as `ragindex list` "
+            "shows them."
+        )
+    return Trial([replace(text, unit=text.document) for text in crowd], questions)
+
+
+def _sampled(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+    """At most so many of the items, in their order."""
+    if len(items) <= most:
+        return list(items)
+    places = random.Random(seed).sample(range(len(items)), most)  # noqa: S311 - sampling, not secrecy
+    return [items[place] for place in sorted(places)]
