@@ -1,6 +1,6 @@
 """Adaptation: an encoder learns a user's own corpus, and is proven better on it before anybody uses it.
 
-1. Documents are split, by document: most are learnt from, the others only asked about.
+1. Documents (parts of them, where they are long) are split: most are learnt from, the others only asked about.
 2. The ones become pairs (`ragindex.train.data.pairs`), with hard negatives if wanted; the others become questions for
    two trials (`ragindex.train.trial`), one to choose between candidates, one for the verdict.
 3. Candidates: the present encoder with its token weights moved towards the corpus's own inverse document frequencies
@@ -22,11 +22,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from ragindex.encoder import Encoder
+from ragindex.encoder import Encoder, find_checkpoint
+from ragindex.encoder.checkpoint import write_config
 from ragindex.encoder.tokenizer import Tokenized
 from ragindex.encoder.torch_forward import token_budget_batches
 from ragindex.errors import TrainingError
 from ragindex.evaluation import Dataset
+from ragindex.train.card import write_card
 from ragindex.train.contrastive import ContrastiveOptions, ContrastiveTraining
 from ragindex.train.data.corpus import CorpusStatistics
 from ragindex.train.data.dedupe import deduplicate
@@ -39,15 +41,24 @@ from ragindex.train.loop import LoopSettings, Reporter, Silent
 from ragindex.train.losses import InfoNCE
 from ragindex.train.model import Lora, TrainableEncoder
 from ragindex.train.session import Plan, Summary, run_objective
-from ragindex.train.trial import Question, Text, Trial, Verdict, judge
-from ragindex.types import Document
+from ragindex.train.trial import FEWEST, Question, Text, Trial, Verdict, judge
+from ragindex.types import Block, Document
 
-__all__ = ["AdaptOptions", "Adaptation", "adapt"]
+__all__ = ["AdaptOptions", "Adaptation", "adapt", "parts"]
 
 _FEWEST_PAIRS = 64
 _LARGE = 100_000_000  # parameters above which an adapter is trained in place of everything
-_QUESTION_KINDS = ("title-section", "heading-section", "first-sentence", "sentence-context", "question-answer")
+_QUESTION_KINDS = (
+    "title-section",
+    "heading-section",
+    "first-sentence",
+    "sentence-context",
+    "question-answer",
+    "docstring-code",
+)
 _CHOICE = 3000  # passages that compete in the trial by which token weights are chosen
+_LONGEST_QUESTION = 64  # words
+_PART = 6000  # characters
 _COUNTED = 5000  # documents that word statistics are counted on
 _NAMES = {"pseudo": "held-out questions from the corpus", "judged": "the judged questions"}
 _TABLE_FACTOR = 10.0
@@ -129,6 +140,14 @@ class _Asked(NamedTuple):
     material: Material
 
 
+class _Asking(NamedTuple):
+    """A pseudo-query, the passage that answers it, and the kind of pair that they were."""
+
+    query: str
+    answer: Text
+    kind: str
+
+
 class _Adapter:
     def __init__(self, encoder: str, output: Path, options: AdaptOptions, reporter: Reporter) -> None:
         self._name, self._output, self._options, self._reporter = encoder, output, options, reporter
@@ -138,20 +157,26 @@ class _Adapter:
     def execute(self, documents: list[Document], judged: Dataset | None) -> Adaptation:
         if not documents:
             raise TrainingError("There are no documents to learn from; give a folder with text in it.")
+        paths = [document.path for document in documents for _ in parts(document)]
+        documents = [part for document in documents for part in parts(document)]
         materials = self._prepared(documents)
         crowd = self._crowd(materials)
         learnt, choosing, proving = self._split(documents, materials)
         guard = EvaluationGuard.from_queries(judged.queries.values() if judged is not None else ())
         pairs = self._examples(learnt, guard)
-        trials = {"pseudo": self._trial(proving, crowd)}
+        trials = {"pseudo": _trial(self._questions(proving), crowd)}
         if judged is not None:
-            trials["judged"] = _judged_trial(documents, crowd, judged)
+            trials["judged"] = _judged_trial(paths, crowd, judged)
         self._reporter.note(
             f"{len(pairs.examples)} pairs from {len(learnt)} documents; {len(trials['pseudo'].questions)} questions "
             f"from {len(proving)} others are the proof."
         )
         model = self._open()
-        shift = self._shift(model, self._trial(choosing, crowd[:_CHOICE]), crowd)
+        questions = self._questions(choosing)
+        # With too few questions to choose by, the token weights stay what they are.
+        shift = 0.0
+        if len(questions) >= FEWEST:
+            shift = self._shift(model, _trial(questions, crowd[:_CHOICE]), crowd)
         summary = self._train(model, pairs.examples)
         return self._judged(trials, shift, pairs, summary)
 
@@ -167,6 +192,7 @@ class _Adapter:
             )
             for name, trial in trials.items()
         }
+        _note_verdict(self._output, verdicts["pseudo"])
         lost = [f"on {_NAMES[name]} {verdict.reason}" for name, verdict in verdicts.items() if not verdict.won]
         won = [f"on {_NAMES[name]} {verdict.reason}" for name, verdict in verdicts.items() if verdict.won]
         return Adaptation(
@@ -211,7 +237,15 @@ class _Adapter:
             for passage in material.passages
         ]
         texts = _sampled(texts, self._options.competing, self._options.seed)
-        return [replace(text, unit=unit) for unit, text in enumerate(texts)]
+        return [replace(self._fitting(text), unit=unit) for unit, text in enumerate(texts)]
+
+    def _fitting(self, text: Text) -> Text:
+        """The text, cut where it is longer than the encoder reads: passages are counted in words, not in tokens."""
+        room = self._present.max_tokens - self._present.document_overhead(text.title)
+        if len(text.text) <= room:  # no token is shorter than a character
+            return text
+        spans = self._present.tokenizer.offsets(text.text)
+        return text if len(spans) <= room else replace(text, text=text.text[: spans[room - 1][1]])
 
     def _open(self) -> TrainableEncoder:
         model = TrainableEncoder.open(self._name)
@@ -224,7 +258,7 @@ class _Adapter:
         """Pairs without repeats and without anything that the judgements ask; and how many of those there were."""
         options = self._options
         made = [pair for material in materials for pair in document_pairs(material, seed=options.seed)]
-        leaks = {leak.index for leak in guard.leaks(made)}
+        leaks = {leak[0] for leak in guard.leaks(made)}
         clean = [pair for place, pair in enumerate(made) if place not in leaks]
         examples = deduplicate(_sampled(clean, options.pairs, options.seed))
         if len(examples) < _FEWEST_PAIRS:
@@ -287,20 +321,26 @@ class _Adapter:
         )
         return run_objective(objective, model, plan, reporter=self._reporter)
 
-    def _trial(self, asked: Sequence[_Asked], crowd: Sequence[Text]) -> Trial:
+    def _questions(self, asked: Sequence[_Asked]) -> list[_Asking]:
         """Questions out of documents that are not learnt from."""
         options = self._options
         found = [
-            (item.number, pair)
+            _Asking(pair.query, self._fitting(Text(pair.positive, pair.title, 0, item.number)), pair.source)
             for item in asked
             for pair in document_pairs(item.material, seed=options.seed, kinds=_QUESTION_KINDS)
+            if len(pair.query.split()) <= _LONGEST_QUESTION
         ]
-        found = _sampled(found, options.questions, options.seed)
-        texts, questions = list(crowd), []
-        for number, pair in found:
-            questions.append(Question(pair.query, {len(texts): 1.0}, document=number, kind=pair.source))
-            texts.append(Text(pair.positive, pair.title, unit=len(texts), document=number))
-        return Trial(texts, questions)
+        return _sampled(found, options.questions, options.seed)
+
+
+def _trial(asking: Sequence[_Asking], crowd: Sequence[Text]) -> Trial:
+    """The questions, their answers among the crowd."""
+    texts, questions = list(crowd), []
+    for item in asking:
+        unit = len(texts)
+        questions.append(Question(item.query, {unit: 1.0}, document=item.answer.document, kind=item.kind))
+        texts.append(replace(item.answer, unit=unit))
+    return Trial(texts, questions)
 
 
 class _Live:
@@ -324,6 +364,22 @@ class _Live:
         return result
 
 
+def _note_verdict(directory: Path, verdict: Verdict) -> None:
+    """Put what the trial showed into the candidate's card."""
+    config = find_checkpoint(str(directory)).config
+    entry = {
+        **config.card["adapt"],
+        "questions": verdict.questions,
+        "before": dict(verdict.before),
+        "after": dict(verdict.after),
+        "BM25": round(verdict.lexical, 4),
+        "p_value": verdict.gain.p_value,
+        "won": verdict.won,
+    }
+    write_config(directory, replace(config, card={**config.card, "adapt": entry}))
+    write_card(directory)
+
+
 def _dense(trial: Trial, model: TrainableEncoder) -> float:
     model.eval()
     reached = float(trial.measure(_Live(model), trust=1.0).dense.mean())
@@ -341,12 +397,12 @@ def _rarity(model: TrainableEncoder, texts: Sequence[Text]) -> torch.Tensor:
     return torch.from_numpy(np.log(np.maximum(rarity, 0.05))).float().to(model.device)
 
 
-def _judged_trial(documents: Sequence[Document], crowd: Sequence[Text], judged: Dataset) -> Trial:
+def _judged_trial(paths: Sequence[str], crowd: Sequence[Text], judged: Dataset) -> Trial:
     """The user's own questions; documents are ranked, each by its best passage.
 
-    Raises TrainingError when the judgements name none of the documents.
+    paths: the document of each part in the crowd. Raises TrainingError when the judgements name none of them.
     """
-    numbers = {document.path: number for number, document in enumerate(documents)}
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
     questions = []
     for key, query in judged.queries.items():
         gains = {numbers[name]: float(gain) for name, gain in judged.qrels[key].items() if gain > 0 and name in numbers}
@@ -357,7 +413,29 @@ def _judged_trial(documents: Sequence[Document], crowd: Sequence[Text], judged: 
             f"The judgements of {judged.name} name none of the documents; their ids must be paths as `ragindex list` "
             "shows them."
         )
-    return Trial([replace(text, unit=text.document) for text in crowd], questions)
+    return Trial([replace(text, unit=numbers[paths[text.document]]) for text in crowd], questions)
+
+
+def parts(document: Document) -> list[Document]:
+    """A long document as several, cut between blocks, so that a corpus of few long ones can be split as well."""
+    if len(document.text) <= 2 * _PART or not document.blocks:
+        return [document]
+    result: list[Document] = []
+    blocks: list[Block] = []
+    for block in document.blocks:
+        if blocks and block.end - blocks[0].start > _PART:
+            result.append(_part(document, blocks, len(result)))
+            blocks = []
+        blocks.append(block)
+    return [*result, _part(document, blocks, len(result))]
+
+
+def _part(document: Document, blocks: Sequence[Block], number: int) -> Document:
+    start, end = blocks[0].start, blocks[-1].end
+    moved = tuple(replace(block, start=block.start - start, end=block.end - start) for block in blocks)
+    return Document(
+        path=f"{document.path} ({number + 1})", text=document.text[start:end], title=document.title, blocks=moved
+    )
 
 
 def _sampled(items: Sequence[Item], most: int, seed: int) -> list[Item]:

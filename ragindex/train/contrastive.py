@@ -12,19 +12,20 @@ Batches larger than memory go through cached gradients (`ragindex.train.gradcach
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ragindex.encoder import TextEncoder
+from ragindex.encoder import Encoder
 from ragindex.encoder.tokenizer import Tokenized
 from ragindex.encoder.torch_forward import token_budget_batches
 from ragindex.errors import TrainingError, UsageError
 from ragindex.train.data.batching import Shard, same_source_batches
 from ragindex.train.data.examples import Example
+from ragindex.train.embedder import Embedder, candidate
 from ragindex.train.gradcache import cached_backward, plain_backward
 from ragindex.train.loop import Backward
 from ragindex.train.losses import (
@@ -44,6 +45,9 @@ from ragindex.train.model import TrainableEncoder
 from ragindex.train.processes import gathered, rank, world_size
 
 __all__ = ["ContrastiveOptions", "ContrastiveTraining"]
+
+
+_CHARACTERS = 6  # of a token, on average and with room
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,8 @@ class ContrastiveTraining:
         options: ContrastiveOptions | None = None,
         *,
         held_out: Sequence[Example] = (),
-        teacher: TextEncoder | None = None,
-        guide: TextEncoder | None = None,
+        teacher: Encoder | None = None,
+        guide: Encoder | None = None,
     ) -> None:
         self._model, self._examples, self._held_out = model, examples, held_out
         self._options = options or ContrastiveOptions()
@@ -114,7 +118,8 @@ class ContrastiveTraining:
             )
         if (guide is None) != (self._options.loss.guide is None):
             raise TrainingError("A guide and its margin go together; give both or neither.")
-        self._teacher, self._guide = teacher, guide
+        self._teacher = None if teacher is None else Embedder(teacher)
+        self._guide = None if guide is None else Embedder(guide)
         self._temperatures = None
         if self._options.learn_temperature:
             sources = sorted({example.source for example in examples})
@@ -272,18 +277,19 @@ class ContrastiveTraining:
             flat = [
                 text for example in examples for text in (*example.negatives, *([example.positive] * depth))[:depth]
             ]
-            vectors["negatives"] = self._tensor(self._guide.encode_documents(flat))
+            vectors["negatives"] = self._tensor(self._guide.candidates([candidate(text) for text in flat]))
         return _contrast(vectors, texts)
 
-    def _read(self, encoder: TextEncoder, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Another encoder's vectors of queries and positives, cut as the student's are so that both read the same."""
-        queries = [_clipped(example.query, 6 * self._options.query_tokens) for example in examples]
-        positives = [_clipped(example.positive, 6 * self._options.document_tokens) for example in examples]
+    def _read(self, encoder: Embedder, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Another encoder's vectors of queries and positives, cut about where the student's are."""
+        options = self._options
+        asked = [replace(example, query=_clipped(example.query, options.query_tokens)) for example in examples]
+        positives = [
+            candidate(_clipped(example.positive, options.document_tokens), title=example.title) for example in examples
+        ]
         return {
-            "queries": self._tensor(encoder.encode_queries(queries)),
-            "positives": self._tensor(
-                encoder.encode_documents(positives, titles=[example.title for example in examples])
-            ),
+            "queries": self._tensor(encoder.queries(asked)),
+            "positives": self._tensor(encoder.candidates(positives)),
         }
 
     def _embedded(self, items: Sequence[Tokenized]) -> Tensor:
@@ -327,5 +333,7 @@ def _without_negatives(example: Example) -> Example:
     return Example(example.query, example.positive, title=example.title, instruction=example.instruction)
 
 
-def _clipped(text: str, characters: int) -> str:
+def _clipped(text: str, tokens: int) -> str:
+    """The beginning of a text, about so many tokens of English."""
+    characters = _CHARACTERS * tokens
     return text if len(text) <= characters else text[:characters].rsplit(None, 1)[0]

@@ -34,7 +34,7 @@ from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
 from ragindex.encoder.torch_forward import choose_device, choose_dtype, pool_states
 from ragindex.errors import TrainingError
 
-__all__ = ["Lora", "TrainableEncoder", "save_tensors"]
+__all__ = ["Lora", "TrainableEncoder", "save_tensors", "stored_dtype"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,11 @@ class TrainableEncoder(nn.Module):
         if dropout is not None:
             set_attention_dropout(model.backbone, dropout)
         return model
+
+    @property
+    def source(self) -> str:
+        """What it came from, by name."""
+        return self.checkpoint.name
 
     @property
     def dimensions(self) -> int:
@@ -228,16 +233,15 @@ class TrainableEncoder(nn.Module):
             # Merged in a copy: training may go on after a save, and a merge cannot be undone exactly.
             backbone = copy.deepcopy(backbone).merge_and_unload()  # type: ignore[operator]
         assert isinstance(backbone, PreTrainedModel)
-        trained = getattr(backbone, "layers", None)
         if self._idle is not None:
             backbone.layers = self._idle
         config = dict(self.checkpoint.model_config())
-        dtype = _stored_dtype(self.checkpoint)
+        dtype = stored_dtype(self.checkpoint)
         config["dtype"] = str(dtype).removeprefix("torch.")
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_tensors(backbone, directory / "model.safetensors", dtype=dtype)
         if self._idle is not None:
-            backbone.layers = trained
+            backbone.layers = nn.ModuleList()
 
 
 _UNLIMITED = 10**9
@@ -311,7 +315,8 @@ def _cut(item: Tokenized, limit: int) -> Tokenized:
     return Tokenized(item.ids[:limit], pooled if pooled.any() else np.ones(limit, dtype=bool))
 
 
-def _stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The type that a decoder's weights are stored in."""
     with safe_open(checkpoint.weight_files()[0], framework="pt") as tensors:
         names = tensors.keys()
         kind = tensors.get_slice(next(iter(names))).get_dtype() if names else "F32"
