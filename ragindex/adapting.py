@@ -68,6 +68,8 @@ def adapt_store(
     documents = list(index.iter_documents())
     present = index.encoder
     target = output or index.store / _SCRATCH / _key(documents, present.fingerprint, options)
+    if output is None and (target / "run" / "finished.json").is_file():
+        shutil.rmtree(target)  # stopped after its training: the rest is repeated
     adaptation = adapt(
         documents, _locator(index), target, options=options, judged=_judged(judgements), reporter=reporter
     )

@@ -19,7 +19,8 @@ from ragindex.adapting import adapt_folder, adapt_store
 from ragindex.cli import main
 from ragindex.config import Settings
 from ragindex.errors import TrainingError
-from ragindex.train.adapt import AdaptOptions, adapt, parts
+from ragindex.train.adapt import AdaptOptions, adapt
+from ragindex.train.proving import parts
 from ragindex.train.trial import Question, Scoreboard, Text, Trial, judge
 from ragindex.types import Block, Document
 
@@ -168,7 +169,7 @@ def test_the_winner_serves_and_can_be_taken_back(
     tmp_path: Path, corpus: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Titles only: what this corpus can teach is which words of titles go with which words of texts.
-    monkeypatch.setattr("ragindex.train.adapt._QUESTION_KINDS", ("title-section",))
+    monkeypatch.setattr("ragindex.train.proving.QUESTION_KINDS", ("title-section",))
     with _index(tmp_path / ".ragindex", corpus, encoder) as index:
         before = index.encoder.fingerprint
         result = adapt_store(index, options=QUICK)

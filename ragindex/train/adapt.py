@@ -12,12 +12,11 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,40 +29,26 @@ from ragindex.errors import TrainingError
 from ragindex.evaluation import Dataset
 from ragindex.train.card import write_card
 from ragindex.train.contrastive import ContrastiveOptions, ContrastiveTraining
-from ragindex.train.data.corpus import CorpusStatistics
 from ragindex.train.data.dedupe import deduplicate
-from ragindex.train.data.documents import split_documents
 from ragindex.train.data.examples import Example
 from ragindex.train.data.leakage import EvaluationGuard
-from ragindex.train.data.pairs import PairOptions, document_pairs
-from ragindex.train.data.passages import Material, prepared, title_line
+from ragindex.train.data.pairs import document_pairs
+from ragindex.train.data.passages import Material
 from ragindex.train.loop import LoopSettings, Reporter, Silent
 from ragindex.train.losses import InfoNCE
 from ragindex.train.model import Lora, TrainableEncoder
+from ragindex.train.proving import Corpus, sampled
 from ragindex.train.session import Plan, Summary, run_objective
-from ragindex.train.trial import FEWEST, Question, Text, Trial, Verdict, judge
-from ragindex.types import Block, Document
+from ragindex.train.trial import FEWEST, Text, Trial, Verdict, judge
+from ragindex.types import Document
 
-__all__ = ["AdaptOptions", "Adaptation", "adapt", "parts"]
+__all__ = ["AdaptOptions", "Adaptation", "adapt"]
 
 _FEWEST_PAIRS = 64
 _LARGE = 100_000_000  # parameters above which an adapter is trained in place of everything
-_QUESTION_KINDS = (
-    "title-section",
-    "heading-section",
-    "first-sentence",
-    "sentence-context",
-    "question-answer",
-    "docstring-code",
-)
 _CHOICE = 3000  # passages that compete in the trial by which token weights are chosen
-_LONGEST_QUESTION = 64  # words
-_PART = 6000  # characters
-_COUNTED = 5000  # documents that word statistics are counted on
 _NAMES = {"pseudo": "held-out questions from the corpus", "judged": "the judged questions"}
 _TABLE_FACTOR = 10.0
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +118,6 @@ class _Pairs(NamedTuple):
     leaked: int
 
 
-class _Asked(NamedTuple):
-    """A document that is asked about, and its number in the crowd."""
-
-    number: int
-    material: Material
-
-
-class _Asking(NamedTuple):
-    """A pseudo-query, the passage that answers it, and the kind of pair that they were."""
-
-    query: str
-    answer: Text
-    kind: str
-
-
 class _Adapter:
     def __init__(self, encoder: str, output: Path, options: AdaptOptions, reporter: Reporter) -> None:
         self._name, self._output, self._options, self._reporter = encoder, output, options, reporter
@@ -155,28 +125,23 @@ class _Adapter:
         self._began = time.monotonic()
 
     def execute(self, documents: list[Document], judged: Dataset | None) -> Adaptation:
-        if not documents:
-            raise TrainingError("There are no documents to learn from; give a folder with text in it.")
-        paths = [document.path for document in documents for _ in parts(document)]
-        documents = [part for document in documents for part in parts(document)]
-        materials = self._prepared(documents)
-        crowd = self._crowd(materials)
-        learnt, choosing, proving = self._split(documents, materials)
+        options = self._options
+        corpus = Corpus(documents, self._present, competing=options.competing, seed=options.seed)
+        split = corpus.split(held_out=options.held_out)
         guard = EvaluationGuard.from_queries(judged.queries.values() if judged is not None else ())
-        pairs = self._examples(learnt, guard)
-        trials = {"pseudo": _trial(self._questions(proving), crowd)}
+        pairs = self._examples(split.learnt, guard)
+        trials = {"pseudo": corpus.trial(corpus.questions(split.proving, most=options.questions))}
         if judged is not None:
-            trials["judged"] = _judged_trial(paths, crowd, judged)
+            trials["judged"] = corpus.judged_trial(judged)
         self._reporter.note(
-            f"{len(pairs.examples)} pairs from {len(learnt)} documents; {len(trials['pseudo'].questions)} questions "
-            f"from {len(proving)} others are the proof."
+            f"{len(pairs.examples)} pairs from {len(split.learnt)} documents; {len(trials['pseudo'].questions)} "
+            f"questions from {len(split.proving)} others are the proof."
         )
         model = self._open()
-        questions = self._questions(choosing)
-        # With too few questions to choose by, the token weights stay what they are.
         shift = 0.0
-        if len(questions) >= FEWEST:
-            shift = self._shift(model, _trial(questions, crowd[:_CHOICE]), crowd)
+        choice = corpus.questions(split.choosing, most=options.questions)
+        if len(choice) >= FEWEST:  # with fewer, the token weights stay what they are
+            shift = self._shift(model, corpus.trial(choice, competing=_CHOICE), corpus.crowd)
         summary = self._train(model, pairs.examples)
         return self._judged(trials, shift, pairs, summary)
 
@@ -207,46 +172,6 @@ class _Adapter:
             summary=summary,
         )
 
-    def _prepared(self, documents: Sequence[Document]) -> list[Material]:
-        options = PairOptions()
-        statistics = CorpusStatistics(documents[:_COUNTED])
-        return [
-            prepared(document, statistics=statistics, words=options.words, keep=options.keep) for document in documents
-        ]
-
-    def _split(
-        self, documents: Sequence[Document], materials: Sequence[Material]
-    ) -> tuple[list[Material], list[_Asked], list[_Asked]]:
-        """To learn from, to choose by, to prove with; by document."""
-        options = self._options
-        numbers = {document.path: number for number, document in enumerate(documents)}
-        first = split_documents(documents, share=options.held_out, seed=options.seed)
-        second = split_documents(first.held_out, share=0.65, seed=options.seed + 1)
-
-        def asked(chosen: Iterable[Document]) -> list[_Asked]:
-            return [_Asked(numbers[document.path], materials[numbers[document.path]]) for document in chosen]
-
-        learnt = [materials[numbers[document.path]] for document in first.train]
-        return learnt, asked(second.train), asked(second.held_out)
-
-    def _crowd(self, materials: Sequence[Material]) -> list[Text]:
-        """Passages of the whole corpus, which compete in every trial."""
-        texts = [
-            Text(passage.text, title_line(material.title, passage.heading), unit=0, document=number)
-            for number, material in enumerate(materials)
-            for passage in material.passages
-        ]
-        texts = _sampled(texts, self._options.competing, self._options.seed)
-        return [replace(self._fitting(text), unit=unit) for unit, text in enumerate(texts)]
-
-    def _fitting(self, text: Text) -> Text:
-        """The text, cut where it is longer than the encoder reads: passages are counted in words, not in tokens."""
-        room = self._present.max_tokens - self._present.document_overhead(text.title)
-        if len(text.text) <= room:  # no token is shorter than a character
-            return text
-        spans = self._present.tokenizer.offsets(text.text)
-        return text if len(spans) <= room else replace(text, text=text.text[: spans[room - 1][1]])
-
     def _open(self) -> TrainableEncoder:
         model = TrainableEncoder.open(self._name)
         if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
@@ -260,7 +185,7 @@ class _Adapter:
         made = [pair for material in materials for pair in document_pairs(material, seed=options.seed)]
         leaks = {leak[0] for leak in guard.leaks(made)}
         clean = [pair for place, pair in enumerate(made) if place not in leaks]
-        examples = deduplicate(_sampled(clean, options.pairs, options.seed))
+        examples = deduplicate(sampled(clean, options.pairs, options.seed))
         if len(examples) < _FEWEST_PAIRS:
             raise TrainingError(
                 f"Only {len(examples)} pairs could be made from {len(materials)} documents, at least {_FEWEST_PAIRS} "
@@ -321,27 +246,6 @@ class _Adapter:
         )
         return run_objective(objective, model, plan, reporter=self._reporter)
 
-    def _questions(self, asked: Sequence[_Asked]) -> list[_Asking]:
-        """Questions out of documents that are not learnt from."""
-        options = self._options
-        found = [
-            _Asking(pair.query, self._fitting(Text(pair.positive, pair.title, 0, item.number)), pair.source)
-            for item in asked
-            for pair in document_pairs(item.material, seed=options.seed, kinds=_QUESTION_KINDS)
-            if len(pair.query.split()) <= _LONGEST_QUESTION
-        ]
-        return _sampled(found, options.questions, options.seed)
-
-
-def _trial(asking: Sequence[_Asking], crowd: Sequence[Text]) -> Trial:
-    """The questions, their answers among the crowd."""
-    texts, questions = list(crowd), []
-    for item in asking:
-        unit = len(texts)
-        questions.append(Question(item.query, {unit: 1.0}, document=item.answer.document, kind=item.kind))
-        texts.append(replace(item.answer, unit=unit))
-    return Trial(texts, questions)
-
 
 class _Live:
     """An encoder in training, asked as `TextEncoder` is."""
@@ -395,52 +299,3 @@ def _rarity(model: TrainableEncoder, texts: Sequence[Text]) -> torch.Tensor:
         holders[np.unique(item.ids)] += 1
     rarity = np.log((len(texts) + 1) / (holders + 0.5))
     return torch.from_numpy(np.log(np.maximum(rarity, 0.05))).float().to(model.device)
-
-
-def _judged_trial(paths: Sequence[str], crowd: Sequence[Text], judged: Dataset) -> Trial:
-    """The user's own questions; documents are ranked, each by its best passage.
-
-    paths: the document of each part in the crowd. Raises TrainingError when the judgements name none of them.
-    """
-    numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
-    questions = []
-    for key, query in judged.queries.items():
-        gains = {numbers[name]: float(gain) for name, gain in judged.qrels[key].items() if gain > 0 and name in numbers}
-        if gains:
-            questions.append(Question(query, gains, kind="judged"))
-    if not questions:
-        raise TrainingError(
-            f"The judgements of {judged.name} name none of the documents; their ids must be paths as `ragindex list` "
-            "shows them."
-        )
-    return Trial([replace(text, unit=numbers[paths[text.document]]) for text in crowd], questions)
-
-
-def parts(document: Document) -> list[Document]:
-    """A long document as several, cut between blocks, so that a corpus of few long ones can be split as well."""
-    if len(document.text) <= 2 * _PART or not document.blocks:
-        return [document]
-    result: list[Document] = []
-    blocks: list[Block] = []
-    for block in document.blocks:
-        if blocks and block.end - blocks[0].start > _PART:
-            result.append(_part(document, blocks, len(result)))
-            blocks = []
-        blocks.append(block)
-    return [*result, _part(document, blocks, len(result))]
-
-
-def _part(document: Document, blocks: Sequence[Block], number: int) -> Document:
-    start, end = blocks[0].start, blocks[-1].end
-    moved = tuple(replace(block, start=block.start - start, end=block.end - start) for block in blocks)
-    return Document(
-        path=f"{document.path} ({number + 1})", text=document.text[start:end], title=document.title, blocks=moved
-    )
-
-
-def _sampled(items: Sequence[Item], most: int, seed: int) -> list[Item]:
-    """At most so many of the items, in their order."""
-    if len(items) <= most:
-        return list(items)
-    places = random.Random(seed).sample(range(len(items)), most)  # noqa: S311 - sampling, not secrecy
-    return [items[place] for place in sorted(places)]
