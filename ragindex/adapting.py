@@ -63,9 +63,10 @@ def adapt_store(
     output: also receives the candidate, whether it won or not. The store is untouched unless it won.
     """
     from ragindex.train.adapt import AdaptOptions, adapt
+    from ragindex.train.data.documents import parsed_again
 
     options = options or AdaptOptions()
-    documents = list(index.iter_documents())
+    documents = [parsed_again(document) for document in index.iter_documents()]
     present = index.encoder
     target = output or index.store / _SCRATCH / _key(documents, present.fingerprint, options)
     if output is None and (target / "run" / "finished.json").is_file():

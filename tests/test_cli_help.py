@@ -26,7 +26,7 @@ HEAVY = (
     "watchfiles",
 )
 COMMANDS = (
-    "demo index remove query why-not status list failures verify repair compact db eval encoder".split()  # noqa: SIM905
+    "demo index remove query why-not status list failures verify repair compact db eval train encoder".split()  # noqa: SIM905
 )
 
 

@@ -82,7 +82,7 @@ class AdaptOptions:
 class Adaptation:
     """What came of it. encoder: directory of the candidate, whether it won or not; verdicts: by trial, "pseudo" and,
     with judgements, "judged"; shift: exponent by which token weights were moved; pairs: learnt from; leaked: pairs left
-    out because the judgements ask the same; seconds: of everything.
+    out because a trial asks the same; seconds: of everything.
     """
 
     encoder: Path
@@ -128,9 +128,13 @@ class _Adapter:
         options = self._options
         corpus = Corpus(documents, self._present, competing=options.competing, seed=options.seed)
         split = corpus.split(held_out=options.held_out)
-        guard = EvaluationGuard.from_queries(judged.queries.values() if judged is not None else ())
-        pairs = self._examples(split.learnt, guard)
-        trials = {"pseudo": corpus.trial(corpus.questions(split.proving, most=options.questions))}
+        choice = corpus.questions(split.choosing, most=options.questions)
+        proof = corpus.questions(split.proving, most=options.questions)
+        # Parts of one document share its title, so that even a pseudo-query may stand among the pairs.
+        asked = [item.query for item in (*choice, *proof)]
+        asked += judged.queries.values() if judged is not None else ()
+        pairs = self._examples(split.learnt, EvaluationGuard.from_queries(asked))
+        trials = {"pseudo": corpus.trial(proof)}
         if judged is not None:
             trials["judged"] = corpus.judged_trial(judged)
         self._reporter.note(
@@ -139,7 +143,6 @@ class _Adapter:
         )
         model = self._open()
         shift = 0.0
-        choice = corpus.questions(split.choosing, most=options.questions)
         if len(choice) >= FEWEST:  # with fewer, the token weights stay what they are
             shift = self._shift(model, corpus.trial(choice, competing=_CHOICE), corpus.crowd)
         summary = self._train(model, pairs.examples)
@@ -180,7 +183,7 @@ class _Adapter:
         return model
 
     def _examples(self, materials: Sequence[Material], guard: EvaluationGuard) -> _Pairs:
-        """Pairs without repeats and without anything that the judgements ask; and how many of those there were."""
+        """Pairs without repeats and without anything that a trial asks; and how many of those there were."""
         options = self._options
         made = [pair for material in materials for pair in document_pairs(material, seed=options.seed)]
         leaks = {leak[0] for leak in guard.leaks(made)}

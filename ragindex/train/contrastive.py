@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ragindex.encoder import Encoder
 from ragindex.encoder.tokenizer import Tokenized
-from ragindex.encoder.torch_forward import token_budget_batches
 from ragindex.errors import TrainingError, UsageError
+from ragindex.train.contrast_batch import BatchTexts, Limits, Order, Roles, contrast_of, tokenised
 from ragindex.train.data.batching import Shard, same_source_batches
 from ragindex.train.data.examples import Example
 from ragindex.train.embedder import Embedder, candidate
@@ -39,13 +39,11 @@ from ragindex.train.losses import (
     info_nce,
     matryoshka,
     spread_out,
-    text_ids,
 )
 from ragindex.train.model import TrainableEncoder
 from ragindex.train.processes import gathered, rank, world_size
 
 __all__ = ["ContrastiveOptions", "ContrastiveTraining"]
-
 
 _CHARACTERS = 6  # of a token, on average and with room
 
@@ -57,9 +55,10 @@ class ContrastiveOptions:
     batch: examples a step and process; chunk: padded tokens that are embedded at a time, more than that goes through
     cached gradients. negatives: explicit ones an example at most. query_tokens, document_tokens: texts are cut there.
     loss: see `InfoNCE`; share: its weight. learn_temperature: one temperature a source, trained. matryoshka: lengths
-    that shall work when cut. teacher_weight, spread: of the other two terms. stages: share of the run after which
-    in-batch negatives are left out (NV-Embed's two stages, arXiv 2405.17428); 1 keeps them. balance: exponent on the
-    size of a source when one is drawn. table_factor: see `TrainableEncoder.parameter_groups`.
+    that shall work when cut. teacher_weight, spread: of the other two terms. hard_negatives_after: share of the run
+    after which in-batch negatives are left out and each query has its explicit ones only (NV-Embed's two stages, arXiv
+    2405.17428); 1 keeps them. balance: exponent on the size of a source when one is drawn. table_factor: see
+    `TrainableEncoder.parameter_groups`.
     """
 
     batch: int = 64
@@ -73,6 +72,7 @@ class ContrastiveOptions:
     matryoshka: Matryoshka | None = None
     teacher_weight: float = 0.0
     spread: float = 0.0
+    hard_negatives_after: float = 1.0
     balance: float = 1.0
     table_factor: float = 1.0
     seed: int = 7
@@ -80,14 +80,25 @@ class ContrastiveOptions:
     def __post_init__(self) -> None:
         if self.batch < 2:
             raise UsageError("A contrastive batch needs at least two examples, or there is nothing to contrast.")
+        if not 0 <= self.hard_negatives_after <= 1:
+            raise UsageError("In-batch negatives end after a share of the run, from 0 to 1 (never).")
+        if self.needs_negatives and not self.negatives:
+            raise UsageError("Without in-batch and without explicit negatives there is nothing to contrast.")
+
+    @property
+    def needs_negatives(self) -> bool:
+        """Whether, at some time, explicit negatives are all that there is."""
+        return not self.loss.in_batch or self.hard_negatives_after < 1
 
 
-class _Texts(NamedTuple):
-    """The texts of a batch by role, tokenised, and which explicit negatives are there: bool (n, k) or None."""
+class _Step(NamedTuple):
+    """What the loss of a step takes beside the vectors."""
 
-    tokens: Mapping[str, Sequence[Tokenized]]
-    present: np.ndarray | None
+    texts: BatchTexts
     ids: TextIds
+    source: str
+    teacher: Mapping[str, Tensor]
+    guide: Contrast | None
 
 
 class ContrastiveTraining:
@@ -95,6 +106,9 @@ class ContrastiveTraining:
 
     held_out: examples that are measured, not trained on. teacher: an encoder with vectors as long as the student's.
     guide: an encoder that says which negatives are false; needs `loss.guide`.
+
+    Raises TrainingError for a teacher of another length, for fewer than two examples a process, and where explicit
+    negatives are needed and there are none.
     """
 
     def __init__(
@@ -107,10 +121,9 @@ class ContrastiveTraining:
         teacher: Encoder | None = None,
         guide: Encoder | None = None,
     ) -> None:
-        self._model, self._examples, self._held_out = model, examples, held_out
+        self._encoder, self._examples, self._held_out = model, examples, held_out
         self._options = options or ContrastiveOptions()
-        if not examples:
-            raise TrainingError("There are no examples to train on.")
+        _check_examples(examples, self._options)
         if teacher is not None and teacher.dimensions != model.dimensions:
             raise TrainingError(
                 f"The teacher's vectors have {teacher.dimensions} dimensions, the encoder's {model.dimensions}; "
@@ -120,25 +133,33 @@ class ContrastiveTraining:
             raise TrainingError("A guide and its margin go together; give both or neither.")
         self._teacher = None if teacher is None else Embedder(teacher)
         self._guide = None if guide is None else Embedder(guide)
-        self._temperatures = None
+        self._limits = Limits(self._options.query_tokens, self._options.document_tokens, self._options.negatives)
+        self._loss = self._options.loss
+        self._temperatures: TaskTemperatures | None = None
+        self._model: nn.Module = model
         if self._options.learn_temperature:
             sources = sorted({example.source for example in examples})
-            self._temperatures = TaskTemperatures(sources, initial=self._options.loss.temperature).to(model.device)
+            self._temperatures = TaskTemperatures(sources, initial=self._loss.temperature).to(model.device)
+            self._model = nn.ModuleDict({"encoder": model, "temperatures": self._temperatures})
 
     @property
     def model(self) -> nn.Module:
         """The encoder, with the temperatures beside it if they are learnt."""
-        if self._temperatures is None:
-            return self._model
-        return nn.ModuleDict({"encoder": self._model, "temperatures": self._temperatures})
+        return self._model
 
     def parameter_groups(self, rate: float, *, weight_decay: float) -> list[dict[str, Any]]:
         """See `Objective`. Temperatures move ten times as fast: they are few and on a scale of their own."""
         factor = self._options.table_factor
-        groups = self._model.parameter_groups(rate, weight_decay=weight_decay, table_factor=factor)
+        groups = self._encoder.parameter_groups(rate, weight_decay=weight_decay, table_factor=factor)
         if self._temperatures is not None:
             groups.append({"params": list(self._temperatures.parameters()), "lr": 10 * rate, "weight_decay": 0.0})
         return groups
+
+    def at(self, progress: float) -> None:
+        """See `Scheduled`: which of the two stages the next step belongs to."""
+        self._loss = self._options.loss
+        if progress >= self._options.hard_negatives_after:
+            self._loss = replace(self._loss, in_batch=False, directions=("q-d",), partition="joint")
 
     def batches(self, epoch: int) -> Iterator[list[int]]:
         """Rows of one source, without a text twice; every process has its own part."""
@@ -156,136 +177,81 @@ class ContrastiveTraining:
     def step(self, batch: list[int], backward: Backward) -> Mapping[str, float]:
         """See `Objective`."""
         examples = [self._examples[row] for row in batch]
-        texts = self._texts(examples)
-        orders = {role: _by_length(items) for role, items in texts.tokens.items()}
-        chunks = {role: self._chunks(items, orders[role]) for role, items in texts.tokens.items()}
-        places = {role: torch.from_numpy(np.argsort(order)).to(self._model.device) for role, order in orders.items()}
-        teacher = self._taught(examples) if self._teacher is not None else {}
-        guide = self._guided(examples, texts) if self._guide is not None else None
+        texts = BatchTexts.of(examples, most=self._limits.negatives)
+        tokens = tokenised(self._encoder, examples, texts, self._limits)
+        orders = {role: Order.by_length(items, budget=self._options.chunk) for role, items in tokens.items()}
+        ids = texts.ids()
+        context = _Step(texts, ids, examples[0].source, self._taught(examples), self._guided(examples, texts, ids))
         numbers: dict[str, float] = {}
 
         def loss(vectors: Embeddings) -> Tensor:
-            ordered = {role: vectors[role][places[role]] for role in vectors}
-            return self._loss(ordered, texts, examples[0].source, teacher, guide, numbers)
+            restored = {role: orders[role].restore(rows) for role, rows in vectors.items()}
+            return self._total(restored, context, numbers)
 
-        run = plain_backward if self._fits(chunks) else cached_backward
-        total = run(self._model, chunks, loss, backward=backward)
-        tokens = sum(len(item.ids) for items in texts.tokens.values() for item in items)
-        return {"loss": total.item(), **numbers, "texts": len(examples), "tokens": tokens}
+        fits = sum(order.padded for order in orders.values()) <= self._options.chunk
+        run = plain_backward if fits else cached_backward
+        chunks = {role: order.chunks for role, order in orders.items()}
+        total = run(self._encoder, chunks, loss, backward=backward)
+        count = sum(len(item.ids) for items in tokens.values() for item in items)
+        return {"loss": total.item(), **numbers, "texts": len(examples), "tokens": count}
 
     @torch.inference_mode()
     def evaluate(self) -> Mapping[str, float]:
         """Reciprocal rank of the positive among all held-out positives, and how often it comes first."""
         if len(self._held_out) < 2:
             return {}
-        texts = self._texts([_without_negatives(example) for example in self._held_out])
-        vectors = {role: self._embedded(items) for role, items in texts.tokens.items()}
+        texts = BatchTexts.local(self._held_out, most=0)
+        tokens = tokenised(self._encoder, self._held_out, texts, self._limits)
+        vectors = {role: self._embedded(items) for role, items in tokens.items()}
         scores = vectors["queries"] @ vectors["positives"].T
+        known = _known(self._held_out).to(
+            scores.device
+        )  # what answers the query besides: its other positives, and copies
         own = scores.diagonal().unsqueeze(1)
-        same = texts.ids.positives.unsqueeze(0) == texts.ids.positives.unsqueeze(1)  # copies of the positive are right
-        ranks = 1 + ((scores > own) & ~same.to(scores.device)).sum(1)
+        ranks = 1 + ((scores > own) & ~known).sum(1)
         return {"held_out_mrr": float((1 / ranks).mean()), "held_out_first": float((ranks == 1).float().mean())}
 
-    def _texts(self, examples: Sequence[Example]) -> _Texts:
+    def _total(self, vectors: Roles, step: _Step, numbers: dict[str, float]) -> Tensor:
         options = self._options
-        depth = min(options.negatives, max((len(example.negatives) for example in examples), default=0))
-        depth = _largest(depth)
-        tokens = {
-            "queries": [
-                self._model.queries([example.query], instruction=example.instruction, max_tokens=options.query_tokens)[
-                    0
-                ]
-                for example in examples
-            ],
-            "positives": self._model.documents(
-                [example.positive for example in examples],
-                titles=[example.title for example in examples],
-                max_tokens=options.document_tokens,
-            ),
-        }
-        queries, positives = (
-            text_ids([example.query for example in examples]),
-            text_ids([example.positive for example in examples]),
-        )
-        if not depth:
-            return _Texts(tokens, None, TextIds(gathered(queries), gathered(positives)))
-        listed = [(*example.negatives, *([example.positive] * depth))[:depth] for example in examples]
-        present = np.array([[place < len(example.negatives) for place in range(depth)] for example in examples])
-        flat = [text for row in listed for text in row]
-        tokens["negatives"] = self._model.documents(flat, max_tokens=options.document_tokens)
-        numbers = text_ids(flat).view(len(examples), depth)
-        return _Texts(tokens, present, TextIds(gathered(queries), gathered(positives), gathered(numbers)))
-
-    def _queries(self, examples: Sequence[Example]) -> list[Tokenized]:
-        limit = self._options.query_tokens
-        instructions = {example.instruction for example in examples}
-        if len(instructions) == 1:
-            texts = [example.query for example in examples]
-            return self._model.queries(texts, instruction=instructions.pop(), max_tokens=limit)
-        return [
-            self._model.queries([example.query], instruction=example.instruction, max_tokens=limit)[0]
-            for example in examples
-        ]
-
-    def _chunks(self, items: Sequence[Tokenized], order: np.ndarray) -> list[list[Tokenized]]:
-        lengths = [len(items[row].ids) for row in order]
-        return [
-            [items[order[place]] for place in group] for group in token_budget_batches(lengths, self._options.chunk)
-        ]
-
-    def _fits(self, chunks: Mapping[str, Sequence[Sequence[Tokenized]]]) -> bool:
-        """Whether all activations together stay within the budget of one chunk."""
-        padded = sum(len(part) * max(len(item.ids) for item in part) for parts in chunks.values() for part in parts)
-        return padded <= self._options.chunk
-
-    def _loss(
-        self,
-        vectors: Mapping[str, Tensor],
-        texts: _Texts,
-        source: str,
-        teacher: Mapping[str, Tensor],
-        guide: Contrast | None,
-        numbers: dict[str, float],
-    ) -> Tensor:
-        options = self._options
-        temperature = None if self._temperatures is None else self._temperatures(source)
+        temperature = None if self._temperatures is None else self._temperatures(step.source)
 
         def contrast(cut: Embeddings) -> Tensor:
-            return info_nce(_contrast(cut, texts), options.loss, temperature=temperature, guide=guide)
+            taken = contrast_of(cut, step.texts, step.ids)
+            return info_nce(taken, self._loss, temperature=temperature, guide=step.guide)
 
         nce = (matryoshka(contrast, options.matryoshka) if options.matryoshka else contrast)(vectors)
         total = options.share * nce
         numbers["nce"] = nce.item()
-        if teacher:
-            parts = [cosine_regression(vectors[role], target) for role, target in teacher.items()]
+        if temperature is not None:
+            numbers["temperature"] = temperature.item()
+        if step.teacher:
+            parts = [cosine_regression(vectors[role], target) for role, target in step.teacher.items()]
             kept = torch.stack(parts).mean()
             numbers["to_teacher"] = kept.item()
             total = total + options.teacher_weight * kept
         if options.spread:
-            total = total + options.spread * (spread_out(vectors["queries"]) + spread_out(vectors["positives"])) / 2
+            spread = (spread_out(gathered(vectors["queries"])) + spread_out(gathered(vectors["positives"]))) / 2
+            numbers["spread"] = spread.item()
+            total = total + options.spread * spread
         return total
 
-    def _taught(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        assert self._teacher is not None
-        return self._read(self._teacher, examples)
+    def _taught(self, examples: Sequence[Example]) -> Mapping[str, Tensor]:
+        return {} if self._teacher is None else self._read(self._teacher, examples)
 
-    def _guided(self, examples: Sequence[Example], texts: _Texts) -> Contrast:
-        assert self._guide is not None
+    def _guided(self, examples: Sequence[Example], texts: BatchTexts, ids: TextIds) -> Contrast | None:
+        if self._guide is None:
+            return None
         vectors = self._read(self._guide, examples)
-        if texts.present is not None:
-            depth = texts.present.shape[1]
-            flat = [
-                text for example in examples for text in (*example.negatives, *([example.positive] * depth))[:depth]
-            ]
-            vectors["negatives"] = self._tensor(self._guide.candidates([candidate(text) for text in flat]))
-        return _contrast(vectors, texts)
+        if texts.depth:
+            clipped = [_clipped(text, self._limits.document_tokens) for text in texts.negatives]
+            vectors["negatives"] = self._tensor(self._guide.candidates([candidate(text) for text in clipped]))
+        return contrast_of(vectors, texts, ids)
 
     def _read(self, encoder: Embedder, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Another encoder's vectors of queries and positives, cut about where the student's are."""
-        options = self._options
-        asked = [replace(example, query=_clipped(example.query, options.query_tokens)) for example in examples]
+        asked = [replace(item, query=_clipped(item.query, self._limits.query_tokens)) for item in examples]
         positives = [
-            candidate(_clipped(example.positive, options.document_tokens), title=example.title) for example in examples
+            candidate(_clipped(item.positive, self._limits.document_tokens), title=item.title) for item in examples
         ]
         return {
             "queries": self._tensor(encoder.queries(asked)),
@@ -293,44 +259,37 @@ class ContrastiveTraining:
         }
 
     def _embedded(self, items: Sequence[Tokenized]) -> Tensor:
-        order = _by_length(items)
-        vectors = torch.cat([self._model(part) for part in self._chunks(items, order)])
-        return vectors[torch.from_numpy(np.argsort(order)).to(vectors.device)]
+        order = Order.by_length(items, budget=self._options.chunk)
+        return order.restore(torch.cat([self._encoder(chunk) for chunk in order.chunks]))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._model.device)
+        return torch.from_numpy(array).to(self._encoder.device)
 
 
-def _contrast(vectors: Mapping[str, Tensor], texts: _Texts) -> Contrast:
-    """The vectors of this process's queries and of all processes' documents."""
-    own = vectors["queries"]
-    negatives, present = None, None
-    if "negatives" in vectors and texts.present is not None:
-        negatives = gathered(vectors["negatives"].unflatten(0, texts.present.shape))
-        present = gathered(torch.from_numpy(texts.present.astype(np.int64))).bool().to(own.device)
-    return Contrast(
-        queries=own,
-        positives=gathered(vectors["positives"]),
-        negatives=negatives,
-        present=present,
-        anchors=gathered(own),
-        offset=rank() * len(own),
-        ids=texts.ids,
-    )
+def _check_examples(examples: Sequence[Example], options: ContrastiveOptions) -> None:
+    if not examples:
+        raise TrainingError("There are no examples to train on.")
+    if len(examples) < 2 * world_size():
+        raise TrainingError(
+            f"There {'is 1 example' if len(examples) == 1 else f'are {len(examples)} examples'} to train on, and a "
+            f"query needs the answers of others: give at least {2 * world_size()}."
+        )
+    wants = options.needs_negatives or options.loss.mixing is not None
+    if wants and not any(example.negatives for example in examples):
+        raise TrainingError(
+            "No example has negatives, and without in-batch ones they are all there is to contrast with; make them "
+            "with `ragindex train mine`."
+            if options.needs_negatives
+            else "No example has negatives that could be mixed; make them with `ragindex train mine`."
+        )
 
 
-def _by_length(items: Sequence[Tokenized]) -> np.ndarray:
-    """Places of the items, longest first: the order in which `token_budget_batches` leaves a sorted list."""
-    return np.argsort([-len(item.ids) for item in items], kind="stable")
-
-
-def _largest(depth: int) -> int:
-    """The largest of all processes' numbers of negatives, so that their tensors are of one shape."""
-    return int(gathered(torch.tensor([depth])).max())
-
-
-def _without_negatives(example: Example) -> Example:
-    return Example(example.query, example.positive, title=example.title, instruction=example.instruction)
+def _known(examples: Sequence[Example]) -> Tensor:
+    """Which positives answer which queries by what the examples say, (n, n) bool."""
+    positives: dict[str, set[str]] = {}
+    for example in examples:
+        positives.setdefault(example.query, set()).add(example.positive)
+    return torch.tensor([[other.positive in positives[item.query] for other in examples] for item in examples])
 
 
 def _clipped(text: str, tokens: int) -> str:

@@ -6,20 +6,20 @@ differ a thousandfold in size, so a file is drawn with probability proportional 
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import random
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragindex.errors import TrainingError
+from ragindex.train.data.lines import DataLine, read_lines
 
 __all__ = ["CropMixture", "Record", "draw_crops", "read_records"]
 
+_NO_RECORD = "is not a record with title and text, or query and positive."
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 
 
@@ -43,25 +43,17 @@ class CropMixture:
 
 def read_records(path: Path) -> list[Record]:
     """All records of a file. Raises TrainingError naming the line that is not a record."""
-    records: list[Record] = []
+    return [_record(line) for line in read_lines(path)]
+
+
+def _record(line: DataLine) -> Record:
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for line in lines:
-                records.append(_record(line))  # noqa: PERF401 - the error counts what was read
+        row = json.loads(line.data)
+        record = Record(row["query"], row["positive"]) if "query" in row else Record(row["title"], row["text"])
     except (KeyError, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"{path}:{len(records) + 1} is not a record with title and text, or query and positive."
-        ) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise TrainingError(f"{path} cannot be read after line {len(records)}: {error}.") from error
-    return records
-
-
-def _record(line: bytes) -> Record:
-    row = json.loads(line)
-    record = Record(row["query"], row["positive"]) if "query" in row else Record(row["title"], row["text"])
+        raise TrainingError(f"{line.where} {_NO_RECORD}") from error
     if not (isinstance(record.handle, str) and isinstance(record.text, str)):
-        raise TypeError
+        raise TrainingError(f"{line.where} {_NO_RECORD}")
     return record
 
 

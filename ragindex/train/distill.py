@@ -1,8 +1,9 @@
 """Embedding regression: trains a whole encoder against a teacher's vectors of texts (LEAF, arXiv 2509.12539).
 
-    loss = mean over texts of 2 - 2 cos(student, teacher)
-           + similarity * KL(softmax(T Tᵀ / t) || softmax(S Sᵀ / t)), without the diagonal, over the batch
-           and the first term again for every Matryoshka step, against the teacher's own cut and renormalised vectors
+    loss = cosine regression + its mean over the Matryoshka steps + similarity * KL of the rows of the similarity matrix
+
+Each is a function of `ragindex.train.losses`; a Matryoshka step compares with the teacher's own cut and renormalised
+vectors.
 
 No labels and no negatives are needed. The vectors come from `ragindex.train.teacher`, cached on disk.
 """
@@ -18,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import kl_div, log_softmax, normalize, softmax
 
 from ragindex.encoder.tokenizer import Tokenized
 from ragindex.encoder.torch_forward import token_budget_batches
 from ragindex.errors import TrainingError
 from ragindex.train.loop import Backward
+from ragindex.train.losses import Embeddings, Loss, Matryoshka, cosine_regression, matryoshka, similarity_kl
 from ragindex.train.model import TrainableEncoder
+from ragindex.train.processes import gathered, rank, world_size
 from ragindex.train.teacher import read_shards
 
 __all__ = ["Corpus", "DistillOptions", "VectorDistillation", "read_corpus"]
@@ -36,8 +38,8 @@ _POOL = 4096  # texts that are sorted by length together: little padding, and ba
 
 @dataclass(frozen=True, slots=True)
 class DistillOptions:
-    """tokens: padded tokens in a batch; similarity: weight of the similarity term; temperature: of its softmax;
-    matryoshka: shorter lengths that shall work when cut; held_out: texts that are measured, not trained on.
+    """tokens: padded tokens in a batch (and process); similarity: weight of the similarity term; temperature: of its
+    softmax; matryoshka: shorter lengths that shall work when cut; held_out: texts that are measured, not trained on.
     """
 
     tokens: int = 8192
@@ -89,6 +91,7 @@ class VectorDistillation:
         random.Random(self._options.seed).shuffle(order)  # noqa: S311 - sampling, not secrecy
         kept = min(self._options.held_out, len(order) // 5)
         self._held_out, self._corpus = corpus.take(order[:kept]), corpus.take(order[kept:])
+        self._regression = _regression(self._options.matryoshka, model.dimensions)
         self._align()
 
     @property
@@ -101,30 +104,37 @@ class VectorDistillation:
         return self._model.parameter_groups(rate, weight_decay=weight_decay)
 
     def batches(self, epoch: int) -> Iterator[list[int]]:
-        """Rows of similar length, at most `tokens` padded tokens together, in random order."""
+        """Rows of similar length, at most `tokens` padded tokens together, in random order.
+
+        Of several processes each has its own part of a batch that is so many times as large; parts are equally many,
+        so a few rows may be left out, others in every epoch.
+        """
+        world = world_size()
         generator = random.Random(f"{self._options.seed}:{epoch}")  # noqa: S311
         order = list(range(len(self._corpus.texts)))
         generator.shuffle(order)
         for start in range(0, len(order), _POOL):
             pool = order[start : start + _POOL]
             lengths = [len(self._corpus.texts[row].ids) for row in pool]
-            groups = token_budget_batches(lengths, self._options.tokens)
+            groups = token_budget_batches(lengths, self._options.tokens * world)
             generator.shuffle(groups)
             for group in groups:
-                yield [pool[index] for index in group]
+                part = group[: len(group) // world * world][rank() :: world]
+                if part:
+                    yield [pool[index] for index in part]
 
     def step(self, batch: list[int], backward: Backward) -> Mapping[str, float]:
         """See `Objective`."""
         vectors = self._model([self._corpus.texts[row] for row in batch])
         targets = self._targets(self._corpus.targets[batch])
-        cosine = (vectors * targets).sum(-1).mean()
-        loss = 2 - 2 * cosine
-        for dimensions in self._options.matryoshka:
-            cut, wanted = (normalize(item[:, :dimensions], dim=-1) for item in (vectors, targets))
-            loss = loss + (2 - 2 * (cut * wanted).sum(-1).mean()) / len(self._options.matryoshka)
-        if self._options.similarity and len(batch) > 2:
-            loss = loss + self._options.similarity * self._similarity(vectors, targets)
+        loss = self._regression({"student": vectors, "teacher": targets})
+        if self._options.similarity:
+            temperature = self._options.temperature
+            loss = loss + self._options.similarity * similarity_kl(
+                gathered(vectors), gathered(targets), student_temperature=temperature, teacher_temperature=temperature
+            )
         backward(loss)
+        cosine = (vectors.detach() * targets).sum(-1).mean()
         tokens = sum(len(self._corpus.texts[row].ids) for row in batch)
         return {"loss": loss.item(), "cosine": cosine.item(), "texts": len(batch), "tokens": tokens}
 
@@ -164,9 +174,14 @@ class VectorDistillation:
     def _targets(self, targets: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(targets.astype(np.float32)).to(self._model.device)
 
-    def _similarity(self, vectors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        own = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-        mine, theirs = (
-            (item @ item.T / self._options.temperature).masked_fill(own, -1e4) for item in (vectors, targets)
-        )
-        return kl_div(log_softmax(mine, dim=-1), softmax(theirs, dim=-1), reduction="batchmean")
+
+def _regression(steps: Sequence[int], dimensions: int) -> Loss:
+    """Cosine regression of whole vectors, and the mean of those of cut ones."""
+
+    def loss(vectors: Embeddings) -> torch.Tensor:
+        return cosine_regression(vectors["student"], vectors["teacher"])
+
+    shorter = tuple(step for step in steps if step != dimensions)
+    if not shorter:
+        return loss
+    return matryoshka(loss, Matryoshka((dimensions, *shorter), (1.0, *[1 / len(shorter)] * len(shorter))))

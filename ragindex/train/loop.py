@@ -13,18 +13,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from ragindex.errors import TrainingError
 from ragindex.train.run import Checkpoint, Run
+from ragindex.train.stopping import Interrupts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["LoopSettings", "Objective", "Reporter", "Silent", "rate_at", "step_seed", "train"]
+__all__ = ["LoopSettings", "Objective", "Reporter", "Scheduled", "Silent", "rate_at", "step_seed", "train"]
 
 Backward = Callable[[torch.Tensor], None]
 
@@ -84,6 +85,14 @@ class Objective(Protocol):
         """Measures on held-out data; empty when there is none."""
 
 
+@runtime_checkable
+class Scheduled(Protocol):
+    """An objective that changes as the run goes on."""
+
+    def at(self, progress: float) -> None:
+        """Before every step: the share of the run that is done, in [0, 1)."""
+
+
 class Reporter(Protocol):
     """Shows a run while it goes on."""
 
@@ -140,8 +149,10 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train `objective.model` in place; the rows of the log.
 
-    Raises TrainingError when a loss or gradient is not finite (the last checkpoint stays), when there is no batch, or
-    when a checkpoint cannot be written.
+    SIGINT and SIGTERM end the run after the step that is going on, with a checkpoint and KeyboardInterrupt; a second
+    one ends it at once. Several processes go in step, from the weights of the first. Raises TrainingError when a loss
+    or gradient is not finite (the last checkpoint stays), when there is no batch, or when a checkpoint cannot be
+    written.
     """
     return _Loop(objective, settings, run, reporter or Silent(), accelerator or _accelerator()).execute(resume)
 
@@ -162,6 +173,7 @@ class _Loop:
         self._peaks = [float(group["lr"]) for group in self._optimiser.param_groups]
         self._parameters = [item for group in self._optimiser.param_groups for item in group["params"]]
         self._state = _State()
+        self._interrupts = Interrupts()
 
     def execute(self, resume: Checkpoint | None) -> list[dict[str, Any]]:
         if resume is not None:
@@ -174,13 +186,14 @@ class _Loop:
                 spent=float(table["spent"]),
                 evaluated=float(table["evaluated"]),
             )
-            self._run.rewind(resume.step)
             self._reporter.note(f"Going on from step {resume.step}.")
-        elif self._is_main:
-            self._run.rewind(0)
+        if self._is_main:
+            self._run.rewind(self._state.step)
+        self._share_weights()
         self._objective.model.train()
         try:
-            self._train()
+            with self._interrupts:
+                self._train()
         except KeyboardInterrupt:
             self._checkpoint()
             self._reporter.note(f"Stopped at step {self._state.step}; the same command goes on from there.")
@@ -207,15 +220,19 @@ class _Loop:
             state.position += 1  # counted when the step is done: one that was interrupted is repeated
             state.spent = base + time.monotonic() - began
             progress = self._progress()
+            if self._stopped():
+                raise KeyboardInterrupt
             self._reporter.update(state.step, min(1.0, progress), numbers)
-            if self._is_main and (state.step % self._settings.log_steps == 0 or state.step == 1):
+            if self._is_main and (state.step % self._settings.log_steps == 0 or state.step == 1 or progress >= 1):
                 self._run.log({"step": state.step, "seconds": state.spent, **numbers})
             if progress < 1 and progress - max(0.0, state.evaluated) >= 1 / max(1, self._settings.evaluations):
                 self._evaluate(progress)
             if self._due(saved):
                 saved = time.monotonic()
                 self._checkpoint()
-        self._evaluate(1.0)
+        if state.evaluated < 1:
+            self._evaluate(1.0)
+        self._checkpoint()  # should what is made of it not find room on the disk
 
     def _batches(self) -> Iterator[Any]:
         """Endless, from where the state says; an epoch without a batch ends it."""
@@ -233,6 +250,8 @@ class _Loop:
         share = rate_at(progress, self._settings)
         for group, peak in zip(self._optimiser.param_groups, self._peaks, strict=True):
             group["lr"] = peak * share
+        if isinstance(self._objective, Scheduled):
+            self._objective.at(progress)
         torch.manual_seed(step_seed(self._settings.seed, self._state.step))
         self._optimiser.zero_grad(set_to_none=True)
         numbers = dict(self._objective.step(batch, self._accelerator.backward))
@@ -245,6 +264,22 @@ class _Loop:
             )
         self._optimiser.step()
         return {**numbers, "rate": self._settings.rate * share, "gradient_norm": norm}
+
+    def _share_weights(self) -> None:
+        """What is trained begins as it is in the first process: new weights are random."""
+        if self._accelerator.num_processes > 1:
+            from accelerate.utils import broadcast
+
+            with torch.no_grad():
+                for item in self._parameters:
+                    item.copy_(broadcast(item.detach().clone()))
+
+    def _stopped(self) -> bool:
+        """Whether a process was asked to stop: they all stop after the same step."""
+        if self._accelerator.num_processes == 1:
+            return self._interrupts.asked
+        asked = torch.tensor(float(self._interrupts.asked), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(asked, reduction="sum") > 0)
 
     def _share_gradients(self) -> None:
         """Mean of the processes' gradients. By hand, since cached gradients run backward several times a step."""

@@ -34,20 +34,22 @@ from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
 from ragindex.encoder.torch_forward import choose_device, choose_dtype, pool_states
 from ragindex.errors import TrainingError
 
-__all__ = ["Lora", "TrainableEncoder", "save_tensors", "stored_dtype"]
+__all__ = ["Lora", "TrainableEncoder", "adapted", "save_tensors", "stored_dtype"]
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
     """Low-rank adaptation (Hu et al., arXiv 2106.09685) of every linear map of the decoder.
 
-    The defaults are LLM2Vec's (arXiv 2404.05961): rank 16, alpha 32, dropout 0.05.
+    The defaults are LLM2Vec's (arXiv 2404.05961): rank 16, alpha 32, dropout 0.05. seed: of the half that begins at
+    random; the other begins at zero.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.05
     targets: tuple[str, ...] = ("all-linear",)
+    seed: int = 7
 
 
 class TrainableEncoder(nn.Module):
@@ -72,7 +74,7 @@ class TrainableEncoder(nn.Module):
         self.bias = _parameter(head.bias)
         self.pooler = _pooler(self.config.pooling, head, checkpoint)
         if lora is not None:
-            self.backbone = _adapted(self.backbone, lora, self.config.attention)
+            self.backbone = adapted(self.backbone, lora, self.config.attention)
         self.to(self.device)
 
     @classmethod
@@ -282,18 +284,21 @@ def _is_idle(layer: nn.Module) -> bool:
     return len(outputs) == 2 and not any(bool(item.any()) for item in outputs)
 
 
-def _adapted(backbone: nn.Module, lora: Lora, attention: Attention) -> nn.Module:
+def adapted(backbone: nn.Module, lora: Lora, attention: Attention) -> nn.Module:
+    """The decoder with an adapter in it, which alone is trained; every other parameter of it is frozen."""
     from peft import LoraConfig, get_peft_model
 
     targets: str | list[str] = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none"
     )
-    with warnings.catch_warnings():  # peft asks the decoder for a property that transformers has renamed
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        # peft asks the decoder for a property that transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
-        adapted: nn.Module = get_peft_model(backbone, config)
-    check_attention(adapted, attention)  # type: ignore[arg-type]
-    return adapted
+        torch.manual_seed(lora.seed)
+        wrapped: nn.Module = get_peft_model(backbone, config)
+    check_attention(wrapped, attention)  # type: ignore[arg-type]
+    return wrapped
 
 
 def _pooler(pooling: Pooling, head: Head, checkpoint: Checkpoint) -> Pooler | None:

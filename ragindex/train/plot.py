@@ -24,8 +24,8 @@ def plot_run(rows: Sequence[Mapping[str, Any]], file: Path, *, title: str) -> No
     measured = [row for row in rows if row.get("evaluation")]
     keys = list(dict.fromkeys(key for row in measured for key in row if key not in _KNOWN))
     panels: list[tuple[str, list[str], Sequence[Mapping[str, Any]]]] = [("loss", ["loss"], steps)]
-    if keys:
-        panels.append(("held out", keys, measured))
+    # One panel each: a perplexity and an accuracy share no scale.
+    panels += [(key.replace("_", " "), [key], measured) for key in keys]
     panels += [("learning rate", ["rate"], steps), ("gradient norm", ["gradient_norm"], steps)]
     figure = Figure(figsize=(8, 2.2 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)

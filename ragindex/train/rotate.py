@@ -1,7 +1,5 @@
 """Turns an encoder's output axes so that its first dimensions say the most: Matryoshka steps without training.
 
-    python -m ragindex.train.rotate --encoder DIR --shards DIR
-
 A rotation changes no cosine. The axes are the principal ones of the teacher's vectors (not centred, so that cosines
 of cut vectors approximate whole ones), largest first; cutting to d dimensions is then the best linear cut for these
 texts.
@@ -9,19 +7,21 @@ texts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import numpy as np
 
+from ragindex.encoder import Encoder
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
 from ragindex.encoder.resolve import find_checkpoint
-from ragindex.errors import TrainingError
+from ragindex.errors import TrainingError, UsageError
+from ragindex.train.run import writing
 from ragindex.train.teacher import read_shards
 
-__all__ = ["main", "principal_axes"]
+__all__ = ["principal_axes", "rotate"]
 
 
 def principal_axes(vectors: np.ndarray) -> np.ndarray:
@@ -30,28 +30,35 @@ def principal_axes(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(axes.T[::-1])
 
 
-@click.command(help="Rotate an encoder's head, in place, so that cut vectors keep as much as they can.")
-@click.option("--encoder", type=click.Path(exists=True), required=True, help="Encoder directory.")
-@click.option("--shards", type=click.Path(path_type=Path, exists=True), required=True, help="Teacher vectors of crops.")
-@click.option("--steps", default="64,128,256", show_default=True, help="Dimensions to offer.")
-def main(encoder: str, shards: Path, steps: str) -> None:
-    """Rotate the head and record the steps."""
+def rotate(encoder: str, shards: Path, output: Path, *, steps: Sequence[int] = (64, 128, 256)) -> tuple[int, ...]:
+    """Write the encoder called `encoder` into `output` with its head turned, and with those of the steps that are
+    shorter than its vectors; these steps.
+
+    shards: a teacher's vectors of texts, see `ragindex.train.teacher`. Raises TrainingError for an encoder without
+    head or of other dimensions than the teacher, UsageError for an output that is not empty.
+    """
     checkpoint = find_checkpoint(encoder)
     head = Head.read(checkpoint.directory)
-    if head.weight is None or head.bias is None or head.token_weights is None:
+    if head.weight is None:
         raise TrainingError(f"{encoder} has no head to rotate.")
     vectors = [vectors for _, vectors in read_shards(shards)]
     if not vectors:
-        raise TrainingError(f"{shards} holds no finished shards; make them with ragindex.train.teacher.")
+        raise TrainingError(f"{shards} holds no finished shards; make them with `ragindex train distill --shards`.")
+    if vectors[0].shape[1] != len(head.weight):
+        raise TrainingError(
+            f"The vectors in {shards} have {vectors[0].shape[1]} dimensions, the encoder's {len(head.weight)}; give "
+            "those of its teacher."
+        )
     axes = principal_axes(np.concatenate(vectors))
-    rotated = Head(
-        token_weights=head.token_weights,
+    rotated = replace(
+        head,
         weight=(axes @ head.weight).astype(np.float32),
-        bias=(axes @ head.bias).astype(np.float32),
+        bias=None if head.bias is None else (axes @ head.bias).astype(np.float32),
     )
-    matryoshka = tuple(step for step in map(int, steps.split(",")) if step < checkpoint.config.dimensions)
-    write_layout(checkpoint.directory, replace(checkpoint.config, matryoshka=matryoshka), rotated)
-
-
-if __name__ == "__main__":
-    main()
+    matryoshka = tuple(sorted(step for step in steps if step < checkpoint.config.dimensions))
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output} is not empty; choose another --output.")
+    with writing(output):
+        Encoder.load(encoder).save(output)
+        write_layout(output, replace(checkpoint.config, matryoshka=matryoshka), rotated)
+    return matryoshka

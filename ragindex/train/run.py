@@ -29,7 +29,7 @@ from torch import nn
 
 from ragindex.errors import TrainingError, UsageError
 
-__all__ = ["Checkpoint", "Run", "data_fingerprint"]
+__all__ = ["Checkpoint", "Run", "data_fingerprint", "writing"]
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "ragindex")
 _KEPT = 2  # checkpoints: the newest, and one more should the disk have lied about it
@@ -74,7 +74,7 @@ class Run:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one object to log.jsonl."""
-        with _disk(self.log_file), self.log_file.open("a", encoding="utf-8") as stream:
+        with writing(self.log_file), self.log_file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({key: _plain(value) for key, value in row.items()}) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class Run:
         """Write a checkpoint and drop the older ones but one. Raises TrainingError when the disk is full."""
         target = self._checkpoints / f"{step:09d}"
         partial = target.with_suffix(".partial")
-        with _disk(target):
+        with writing(target):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             save_file(_trainable(model), partial / "model.safetensors")
@@ -223,7 +223,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_json(file: Path, table: Mapping[str, Any]) -> None:
-    with _disk(file):
+    with writing(file):
         _replace(file, json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -242,7 +242,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _disk(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Iterator[None]:
+    """Around what writes `target`: a disk that is full, or forbids it, becomes a TrainingError."""
     try:
         yield
     except (OSError, SafetensorError) as error:

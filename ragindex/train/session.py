@@ -1,4 +1,4 @@
-"""From an objective to an encoder directory: claims the output, trains, writes encoder, card and picture."""
+"""From an objective to what it is for: claims the output, trains, writes encoder (or decoder), card and picture."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ragindex.encoder.checkpoint import CONFIG_FILE
 from ragindex.train.card import write_card
 from ragindex.train.loop import LoopSettings, Objective, Reporter, Silent, train
-from ragindex.train.model import TrainableEncoder
 from ragindex.train.plot import plot_run
-from ragindex.train.run import Run, data_fingerprint
+from ragindex.train.processes import in_turn, rank
+from ragindex.train.run import Run, data_fingerprint, writing
 
-__all__ = ["Plan", "Summary", "run_objective"]
+__all__ = ["Plan", "Product", "Summary", "run_objective"]
+
+
+class Product(Protocol):
+    """What a run leaves behind: a `TrainableEncoder`, or a decoder."""
+
+    @property
+    def source(self) -> str:
+        """What it was made of, by name."""
+
+    def save(self, directory: Path, *, card: Mapping[str, object]) -> None:
+        """Write it into a directory that does not exist yet. card: entries to add to those of its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +34,9 @@ class Plan:
     """What is asked of a run.
 
     command: such as "distill"; options: everything that decides the result, JSON-ready; data: input files by role, of
-    which the card names the file names and the run remembers the contents; licences: by file name, as the user says.
+    which the card names the file names and the run remembers the contents; fingerprints: of those by role, where they
+    are known already; kept: files by name that an interrupted run needs again; licences: by file name, as the user
+    says.
     """
 
     command: str
@@ -32,16 +45,21 @@ class Plan:
     options: Mapping[str, Any]
     data: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, bytes] = field(default_factory=dict)
 
     def begin(self, run: Run) -> Any:
         """Claim the output; see `Run.begin`."""
-        prints = {role: data_fingerprint(files) for role, files in self.data.items()}
-        return run.begin(self.command, {**self.options, **asdict(self.settings)}, prints)
+        prints = {role: self.fingerprints.get(role) or data_fingerprint(files) for role, files in self.data.items()}
+        resume = run.begin(self.command, {**self.options, **asdict(self.settings)}, prints)
+        for name, content in self.kept.items():
+            (run.directory / name).write_bytes(content)
+        return resume
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended: measures on held-out data before and after, steps, seconds, and the encoder's directory."""
+    """How a run ended: measures on held-out data before and after, steps, seconds, and where lies what was made."""
 
     encoder: Path
     steps: int
@@ -50,21 +68,22 @@ class Summary:
     after: Mapping[str, float]
 
 
-def run_objective(
-    objective: Objective, model: TrainableEncoder, plan: Plan, *, reporter: Reporter | None = None
-) -> Summary:
-    """Train and write `plan.output`; an interrupted run of the same plan goes on where it stopped.
+def run_objective(objective: Objective, product: Product, plan: Plan, *, reporter: Reporter | None = None) -> Summary:
+    """Train and write `plan.output`; an interrupted run of the same plan goes on where it stopped. Of several processes
+    the main one writes.
 
     Raises UsageError for an output that holds something else, TrainingError as `train` does.
     """
     reporter = reporter or Silent()
     run = Run(plan.output)
-    resume = plan.begin(run)
+    resume = in_turn(lambda: plan.begin(run))
     rows = train(objective, plan.settings, run=run, resume=resume, reporter=reporter)
     summary = _summary(rows, plan.output)
+    if rank() > 0:
+        return summary
     card = {
         plan.command: {
-            "from": model.checkpoint.name,
+            "from": product.source,
             "steps": summary.steps,
             "minutes": round(summary.seconds / 60, 1),
             "rate": plan.settings.rate,
@@ -74,19 +93,20 @@ def run_objective(
             "after": dict(summary.after),
         }
     }
-    _place(model, run, plan.output, card)
-    plot_run(rows, run.directory / "loss.png", title=f"ragindex train {plan.command}")
-    write_card(plan.output, licences=plan.licences)
-    run.finish()
+    with writing(plan.output):
+        _place(product, run, plan.output, card)
+        plot_run(rows, run.directory / "loss.png", title=f"ragindex train {plan.command}")
+        write_card(plan.output, licences=plan.licences)
+        run.finish()
     return summary
 
 
-def _place(model: TrainableEncoder, run: Run, output: Path, card: Mapping[str, object]) -> None:
-    """Move the finished encoder beside its run; `ragindex.json` comes last, so the directory is no encoder before."""
+def _place(product: Product, run: Run, output: Path, card: Mapping[str, object]) -> None:
+    """Move what is finished beside its run; the settings come last, so the directory is no encoder before."""
     made = run.directory / "encoder"
     shutil.rmtree(made, ignore_errors=True)
-    model.save(made, card=card)
-    for entry in sorted(made.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+    product.save(made, card=card)
+    for entry in sorted(made.iterdir(), key=lambda path: (path.name == CONFIG_FILE, path.name == "config.json")):
         target = output / entry.name
         if target.is_dir():
             shutil.rmtree(target)

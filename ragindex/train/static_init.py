@@ -1,7 +1,5 @@
 """The static floor: a decoder whose first state is a good bag-of-tokens encoder, made from a teacher's vectors.
 
-    python -m ragindex.train.static_init --teacher DIR --shards DIR --output DIR
-
 1. Token rows: the teacher's vector of every single token, reduced by PCA. (model2vec: vectors of single tokens plus PCA
    and a frequency weight already make a fair encoder.)
 2. Pooling weights: smooth inverse frequency, a / (a + p(token)), counted on the crops (Arora et al., "A simple but
@@ -19,11 +17,10 @@ weights.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -36,10 +33,12 @@ from ragindex.encoder.checkpoint import TOKENIZER_FILE, EncoderConfig
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
 from ragindex.encoder.prompts import Prompts
-from ragindex.errors import TrainingError
-from ragindex.train.teacher import Teacher, read_shards
+from ragindex.errors import TrainingError, UsageError
+from ragindex.train.run import writing
+from ragindex.train.teacher import read_shards
+from ragindex.train.token_vectors import token_vectors
 
-__all__ = ["Bags", "Shape", "StaticModel", "main"]
+__all__ = ["Bags", "Shape", "Stage", "StaticModel", "StaticOptions", "make_static"]
 
 
 _FEWEST = 10  # crops, for a share of them to be held out
@@ -127,13 +126,13 @@ def read_bags(directory: Path, tokenizer: Tokenizer, *, max_tokens: int) -> Bags
                 kept.append(row)
         targets.append(vectors[kept])
     if not ids:
-        raise TrainingError(f"{directory} holds no finished shards; make them with ragindex.train.teacher.")
+        raise TrainingError(f"{directory} holds no finished shards; make them with `ragindex train distill --shards`.")
     return bags_of(ids, torch.from_numpy(np.concatenate(targets)))
 
 
-def initial_rows(teacher: Teacher, vocabulary: int, hidden: int) -> torch.Tensor:
-    """The teacher's vector of each single token, PCA-reduced to (vocabulary, hidden), unit root mean square."""
-    vectors = torch.from_numpy(teacher.encode_ids([[token] for token in range(vocabulary)]))
+def initial_rows(tokens: np.ndarray, hidden: int) -> torch.Tensor:
+    """The teacher's vectors of single tokens, PCA-reduced to (vocabulary, hidden), unit root mean square."""
+    vectors = torch.from_numpy(tokens)
     vectors = vectors - vectors.mean(0)
     _, axes = torch.linalg.eigh(vectors.T @ vectors)
     rows = vectors @ axes.flip(1)[:, :hidden]
@@ -224,60 +223,79 @@ def plain_tokenizer(file: Path) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(table))
 
 
-@click.command(help="Make the static floor encoder from a teacher and its vectors of crops.")
-@click.option(
-    "--teacher", type=click.Path(path_type=Path, exists=True), required=True, help="Directory of the teacher."
-)
-@click.option("--shards", type=click.Path(path_type=Path, exists=True), required=True, help="Teacher vectors of crops.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory of the encoder.")
-@click.option("--layers", type=int, default=Shape().layers, show_default=True, help="Layers of the decoder.")
-@click.option("--hidden", type=int, default=Shape().hidden, show_default=True, help="Width of the decoder.")
-@click.option("--pairs", type=click.Path(path_type=Path, exists=True), multiple=True, help="Record files to contrast.")
-@click.option("--steps", type=int, default=300, show_default=True, help="Steps of contrastive training on the pairs.")
-@click.option("--trust", type=float, default=1.0, show_default=True, help="Weight beside BM25 in hybrid search.")
-@click.option("--epochs", type=int, default=8, show_default=True, help="Epochs of refinement; 0 leaves it out.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Seed of everything random.")
-def main(
+@dataclass(frozen=True, slots=True)
+class StaticOptions:
+    """shape: of the decoder. epochs: of refinement, 0 leaves it out. steps: of contrast, if there are pairs. trust:
+    weight beside BM25 in hybrid search.
+    """
+
+    shape: Shape = Shape()
+    epochs: int = 8
+    steps: int = 300
+    trust: float = 1.0
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What was done to the encoder, and its mean cosine to the teacher afterwards, on crops it did not learn from."""
+
+    step: str
+    held_out_cosine: float
+
+
+def make_static(
     teacher: Path,
     shards: Path,
     output: Path,
-    layers: int,
-    hidden: int,
-    pairs: tuple[Path, ...],
-    steps: int,
-    trust: float,
-    epochs: int,
-    seed: int,
-) -> None:
-    """Make it, report held-out cosines, write it."""
+    *,
+    pairs: Sequence[Path] = (),
+    options: StaticOptions | None = None,
+    done: Callable[[Stage], None] | None = None,
+) -> list[Stage]:
+    """Make a static encoder in `output` from the teacher's tokens and its vectors of crops; how well it did.
+
+    teacher: see `token_vectors`; pairs: record files to contrast; done: told of each stage. Raises TrainingError for
+    too few crops, UsageError for an output that is not empty.
+    """
     from ragindex.train.static_contrast import contrast, read_pairs
 
-    shape = Shape(layers=layers, hidden=hidden)
+    options = options or StaticOptions()
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output} is not empty; choose another --output.")
     tokenizer = plain_tokenizer(teacher / TOKENIZER_FILE)
-    bags = read_bags(shards, tokenizer, max_tokens=shape.max_tokens)
-    order = torch.randperm(len(bags), generator=torch.Generator().manual_seed(seed))
+    bags = read_bags(shards, tokenizer, max_tokens=options.shape.max_tokens)
     if len(bags) < _FEWEST:
         raise TrainingError(f"{shards} holds {len(bags)} crops; at least {_FEWEST} are needed.")
+    order = torch.randperm(len(bags), generator=torch.Generator().manual_seed(options.seed))
     kept = min(2000, len(bags) // 5)
     held_out, training = bags.take(order[:kept]), bags.take(order[kept:])
-    rows = initial_rows(Teacher(teacher), tokenizer.get_vocab_size(), shape.hidden)
+    rows = initial_rows(token_vectors(teacher, tokenizer.get_vocab_size()), options.shape.hidden)
     model = StaticModel(rows, frequency_weights(training.ids, len(rows)), bags.targets.shape[1])
     fit_head(model, training)
-    history: list[dict[str, object]] = []
+    history: list[Stage] = []
 
     def note(step: str) -> None:
-        history.append({"step": step, "held_out_cosine": round(cosine(model, held_out), 4)})
-        click.echo(json.dumps(history[-1]))
+        history.append(Stage(step, round(cosine(model, held_out), 4)))
+        if done is not None:
+            done(history[-1])
 
     note("token rows, frequency weights, ridge head")
-    if epochs:
-        refine(model, training, epochs=epochs, seed=seed)
-        note(f"refinement, {epochs} epochs")
+    if options.epochs:
+        refine(model, training, epochs=options.epochs, seed=options.seed)
+        note(f"refinement, {options.epochs} epochs")
     if pairs:
-        contrast(model, [read_pairs(file, tokenizer) for file in pairs], training, steps=steps, seed=seed)
-        note(f"contrast with pairs of {len(pairs)} sources, {steps} steps")
-    card = {"crops": len(training), "steps": history, "text": sorted(file.name for file in pairs)}
-    write_encoder(output, model, shape, tokenizer, seed=seed, trust=trust, card=card)
+        sources = [read_pairs(file, tokenizer) for file in pairs]
+        contrast(model, sources, training, steps=options.steps, seed=options.seed)
+        note(f"contrast with pairs of {len(pairs)} sources, {options.steps} steps")
+    card = {
+        "crops": len(training),
+        "steps": [asdict(stage) for stage in history],
+        "text": sorted(file.name for file in pairs),
+    }
+    with writing(output):
+        write_encoder(output, model, options.shape, tokenizer, seed=options.seed, trust=options.trust, card=card)
+    return history
 
 
 def write_encoder(
@@ -307,10 +325,6 @@ def write_encoder(
         max_tokens=shape.max_tokens,
         prompts=Prompts(),
         trust=trust,
-        card={"method": "static floor: ragindex.train.static_init", "seed": seed, **card},
+        card={"method": "static floor: ragindex train static", "seed": seed, **card},
     )
     write_layout(output, config, head)
-
-
-if __name__ == "__main__":
-    main()

@@ -49,7 +49,7 @@ def same_source_batches(
     used; below 1 the epoch is as long as the scarcest source lasts, and the others give a part that changes with the
     epoch. lengths: of the rows, to put rows of similar length together. shard: a batch of `size` for each process is
     drawn as one batch, so at every step the processes hold different rows of one source, equally many, without
-    duplicates between them.
+    duplicates between them; what cannot be shared out evenly is left out.
 
     Costs O(rows and their negatives). Raises UsageError for options that make no sense.
     """

@@ -17,7 +17,9 @@ __all__ = ["CorpusStatistics"]
 _WINDOW = 200  # words: rarity is counted over passages, so that one long document is a corpus too
 _BOILERPLATE_SHARE = 0.02
 _COMMON_SHARE = 0.05
-_FEWEST = 3  # documents that repeat a line or heading
+_FEWEST = 3  # documents that have the same heading or label
+_FEWEST_LINES = 5  # documents that have the same line: three may be versions of one text
+_FEWEST_TITLES = 8  # documents that have the same title: some may be parts of one text
 # Words that carry no topic. A small corpus cannot tell them from others by counting.
 _FUNCTION_WORDS = words(
     "a about above after again against all also am an and any are as at be because been before being below between "
@@ -41,15 +43,21 @@ class CorpusStatistics:
         lines: Counter[int] = Counter()
         headings: Counter[int] = Counter()
         names: Counter[int] = Counter()
-        count = 0
+        titles: Counter[int] = Counter()
+        seen: set[int] = set()
         for document in documents:
-            count += 1
+            if (text := _key(document.text)) in seen:
+                continue  # a copy repeats nothing but itself
+            seen.add(text)
             self._count_words(folded(document.text).split())
             lines.update({_key(line) for line in document.text.split("\n") if line.strip()})
-            headings.update({_key(title) for title in _titles(document)})
+            headings.update({_key(title) for title in _headings(document)})
+            titles.update([_key(document.title)])
             names.update({_key(label) for label in labels(document.text)})
-        self._lines = _frequent(lines, max(_FEWEST, math.ceil(_BOILERPLATE_SHARE * count)))
-        self._headings = _frequent(headings, max(_FEWEST, math.ceil(_COMMON_SHARE * count)))
+        self._lines = _frequent(lines, max(_FEWEST_LINES, math.ceil(_BOILERPLATE_SHARE * len(seen))))
+        common = math.ceil(_COMMON_SHARE * len(seen))
+        self._headings = _frequent(headings, max(_FEWEST, common))
+        self._titles = _frequent(titles, max(_FEWEST_TITLES, common))
         self._labels = _frequent(names, _FEWEST)
 
     def _count_words(self, found: Sequence[str]) -> None:
@@ -81,8 +89,12 @@ class CorpusStatistics:
         return _key(line) in self._lines
 
     def is_common(self, heading: str) -> bool:
-        """Whether a title or heading is that of several documents: "Introduction", "See also"."""
+        """Whether a heading is that of several documents: "Introduction", "See also"."""
         return _key(heading) in self._headings
+
+    def is_common_title(self, title: str) -> bool:
+        """Whether a title is that of many documents: "Untitled", the name of a site."""
+        return _key(title) in self._titles
 
     def is_label(self, text: str) -> bool:
         """Whether a text stands before a colon in several documents: a field of a form, a speaker."""
@@ -93,8 +105,9 @@ def _frequent(counts: Counter[int], least: int) -> frozenset[int]:
     return frozenset(key for key, number in counts.items() if number >= least)
 
 
-def _titles(document: Document) -> set[str]:
-    return {document.title, *(title for block in document.blocks for title in block.heading)} - {""}
+def _headings(document: Document) -> set[str]:
+    """The headings of a document, less its title, which is usually the first of them."""
+    return {title for block in document.blocks for title in block.heading} - {"", document.title}
 
 
 def _key(text: str) -> int:

@@ -23,8 +23,9 @@ _LABEL = re.compile(
     r"(?:[ ]?:|[ ][-–—](?=\s)))|(?P<bare>[^\W\d_][^:\n*`|<>=,.;?!]{1,60}?):)\s+(?=\S)"
 )
 _SENTENCE = re.compile(
-    r"(?P<article>(?:an?|the)\s+)?[\"“]?(?P<term>(?!(?:an?|the)\s)[^\W\d_][^\s,;:()]*(?:\s+[^\s,;:()]+){0,5}?)(?:\s*\([^()]{1,40}\))?,?\s+"
-    r"(?:is|are|was|were|refers\s+to|means|denotes)\s+(?P<meaning>(?:an?|the|any|one\s+of\s+the|defined\s+as)\s.+)",
+    r"(?P<article>(?:an?|the)\s+)?[\"“]?(?P<term>(?!(?:an?|the)\s)[^\W\d_][^\s,;:()]*(?:\s+[^\s,;:()]+){0,5}?)"
+    r"(?:\s*\([^()]{1,40}\))?,?\s+(?:is|are|was|were|refers\s+to|means|denotes)\s+"
+    r"(?P<meaning>(?:an?|the|any|one\s+of\s+the|defined\s+as)\s.+)",
     re.IGNORECASE | re.DOTALL,
 )
 # What stands before a colon without being a term, and what begins a sentence without naming anything.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +14,11 @@ from ragindex.errors import LoadError, TrainingError, UsageError
 from ragindex.loaders import LoaderPool, WalkEntry, walk
 from ragindex.loaders.draft import Draft, Source
 from ragindex.loaders.formats import format_of
-from ragindex.store.catalog import Catalog, ChunkRow
+from ragindex.store.catalog import Catalog
 from ragindex.train.data.keys import folded
-from ragindex.types import Block, Document, Failure
+from ragindex.types import Document, Failure
 
-__all__ = ["DocumentSplit", "folder_documents", "split_documents", "store_documents"]
+__all__ = ["DocumentSplit", "folder_documents", "parsed_again", "split_documents", "store_documents"]
 
 _VERBATIM = frozenset({"code", "markdown", "rst", "text"})  # parsers that change nothing in the text
 
@@ -60,29 +61,33 @@ def folder_documents(
 def store_documents(directory: Path, *, collection: str = "default") -> Iterator[Document]:
     """The documents of a store (`.ragindex`), in the order of their paths, without reading their files.
 
-    A store keeps texts and chunks, not blocks: where the text is the file's own (Markdown, program text), its parser
-    finds them again, else each chunk becomes a block under its headings. Raises StoreError when there is no store,
-    UsageError for an unknown collection, TrainingError when the collection is empty.
+    Raises StoreError when there is no store, UsageError for an unknown collection, TrainingError when it is empty.
     """
     with Catalog.open(directory, create=False) as catalog:
-        identifier = catalog.collection(collection)
         found = False
-        for row in catalog.documents(identifier):
-            try:
-                text = catalog.document_text(identifier, row.path)
-            except UsageError:
-                continue  # removed meanwhile
+        for document in catalog.iter_documents(catalog.collection(collection)):
             found = True
-            yield Document(
-                path=row.path,
-                text=text,
-                title=row.title,
-                blocks=_parsed_again(row.path, text) or _blocks(text, catalog.chunks_of(identifier, row.path)),
-                sha256=row.sha256,
-                metadata=row.metadata,
-            )
+            yield parsed_again(document)
     if not found:
         raise TrainingError(f"{directory} holds no documents in {collection!r}; run `ragindex index PATH` first.")
+
+
+def parsed_again(document: Document) -> Document:
+    """A document of a store with all its blocks, where the format allows.
+
+    A store keeps chunks, not blocks, and forgets headings of small sections that were joined in one. Where the text is
+    the file's own (Markdown, program text), its parser finds them again.
+    """
+    file = Path(document.path)
+    known = format_of(file)
+    if known is None or known.module not in _VERBATIM:
+        return document
+    source = Source(document.text.encode(), file.name, file.suffix.lower(), Limits())
+    try:
+        draft: Draft = importlib.import_module(f"ragindex.loaders.{known.module}").parse(source)
+    except LoadError:
+        return document
+    return replace(document, blocks=draft.blocks) if draft.text == document.text else document
 
 
 def split_documents(documents: Iterable[Document], *, share: float, seed: int = 0) -> DocumentSplit:
@@ -108,28 +113,3 @@ def _loaded(pool: LoaderPool, entry: WalkEntry, name: str) -> Document | Failure
         return pool.load(entry.path, name)
     except LoadError as error:
         return Failure(name, error.reason)
-
-
-def _parsed_again(path: str, text: str) -> tuple[Block, ...]:
-    file = Path(path)
-    known = format_of(file)
-    if known is None or known.module not in _VERBATIM:
-        return ()
-    source = Source(text.encode(), file.name, file.suffix.lower(), Limits())
-    try:
-        draft: Draft = importlib.import_module(f"ragindex.loaders.{known.module}").parse(source)
-    except LoadError:
-        return ()
-    return draft.blocks if draft.text == text else ()
-
-
-def _blocks(text: str, chunks: Sequence[ChunkRow]) -> tuple[Block, ...]:
-    """A block for what each chunk adds to the one before it: chunks overlap, blocks must not."""
-    blocks: list[Block] = []
-    done = 0
-    for chunk in chunks:
-        start, end = max(chunk.start, done), min(chunk.end, len(text))
-        if start < end:
-            blocks.append(Block(start, end, "prose", chunk.heading))
-            done = end
-    return tuple(blocks)

@@ -17,7 +17,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,17 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
         with partial.open("wb") as raw, _packed(raw, path) as file:
             for example in examples:
                 count += 1
-                row = {key: value for key, value in asdict(example).items() if value not in ("", None, ())}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(_row(example), ensure_ascii=False) + "\n")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def _row(example: Example) -> dict[str, object]:
+    """The fields that are not at their defaults."""
+    values = {entry.name: getattr(example, entry.name) for entry in fields(example)}
+    return {entry.name: values[entry.name] for entry in fields(example) if values[entry.name] != entry.default}
 
 
 def _packed(raw: io.BufferedWriter, path: Path) -> io.TextIOWrapper:

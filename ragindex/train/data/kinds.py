@@ -60,11 +60,11 @@ def title_section(material: Material) -> Iterator[Example]:
 def heading_section(material: Material) -> Iterator[Example]:
     """A heading finds its section. One that several documents have is put behind what is above it."""
     for section in material.shuffled(material.sections):
-        query = _heading_query(material, section.heading)
-        if query and not query.endswith("?"):
-            without = () if material.keeps() else (*section.heading, query, *query.split(" - "))
+        asked = _asked_headings(material, section.heading)
+        if asked and not asked[-1].endswith("?") and count_words(section.text) >= _LEFT:
+            without = () if material.keeps() else (*section.heading, *asked)
             line = title_line(material.title, section.heading, without=without)
-            yield Example(query, section.text, title=line, source="heading-section")
+            yield Example(" - ".join(asked), section.text, title=line, source="heading-section")
 
 
 def first_sentence(material: Material) -> Iterator[Example]:
@@ -102,14 +102,14 @@ def crop_crop(material: Material) -> Iterator[Example]:
 
 
 def words_passage(material: Material) -> Iterator[Example]:
-    """A few rare words that stand near each other in a passage find it, as a typed query does; in half of the pairs
-    prose the passage lacks them. They are drawn without replacement, in proportion to their squared rarity (Efraimidis,
-    Spirakis, "Weighted random sampling with a reservoir", 2006).
+    """A few rare words that stand near each other in a passage find it, as a typed query does; half of the passages of
+    prose lose them. They are drawn without replacement, in proportion to their squared rarity (Efraimidis, Spirakis,
+    "Weighted random sampling with a reservoir", 2006).
     """
     for passage in material.shuffled(material.passages):
-        query = _clause(material, passage) if is_unspaced(passage.text) else _words(material, passage)
-        if query:
-            yield query
+        example = _clause(material, passage) if is_unspaced(passage.text) else _words(material, passage)
+        if example is not None:
+            yield example
 
 
 def _words(material: Material, passage: Passage) -> Example | None:
@@ -146,23 +146,27 @@ def _clause(material: Material, passage: Passage) -> Example | None:
 
 def _is_title(material: Material, title: str) -> bool:
     return (
-        is_prose(title, fewest=1) and count_words(title) <= _LONGEST_QUERY and not material.statistics.is_common(title)
+        is_prose(title, fewest=1)
+        and count_words(title) <= _LONGEST_QUERY
+        and not material.statistics.is_common_title(title)
     )
 
 
-def _heading_query(material: Material, heading: Sequence[str]) -> str:
-    """The innermost heading, behind the one above it (at last the title) where it says too little; or nothing."""
-    path = [plain(each) for each in (material.title, *heading)]
-    path = [each for index, each in enumerate(path) if each and (not index or folded(each) != folded(path[index - 1]))]
-    if not path or not is_prose(path[-1], fewest=1):
-        return ""
+def _asked_headings(material: Material, heading: Sequence[str]) -> list[str]:
+    """The innermost heading, behind the one above it (at last the title) where it says too little alone; or nothing."""
+    path: list[str] = []
+    for each in map(plain, (material.title, *heading)):
+        if each and (not path or folded(each) != folded(path[-1])):
+            path.append(each)
+    if not path or not is_prose(path[-1], fewest=1) or count_words(path[-1]) > _LONGEST_QUERY:
+        return []
     if folded(path[-1]) == folded(material.title):
-        return ""  # the business of title_section
+        return []  # the business of title_section
     if len(_salient(material, path[-1])) > 1 and not material.statistics.is_common(path[-1]):
-        return path[-1] if count_words(path[-1]) <= _LONGEST_QUERY else ""
-    if len(path) < 2 or material.statistics.is_common(path[-2]):
-        return ""
-    return " - ".join(path[-2:])
+        return path[-1:]
+    statistics = material.statistics
+    vague = len(path) < 2 or statistics.is_common(path[-2]) or statistics.is_common_title(path[-2])
+    return [] if vague else path[-2:]
 
 
 def _sentences(material: Material, passage: Passage) -> list[Span]:

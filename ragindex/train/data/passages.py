@@ -19,7 +19,8 @@ from ragindex.types import Block, Document
 
 __all__ = ["Material", "Passage", "prepared", "title_line"]
 
-_FEWEST = 12  # words of a passage or section worth finding
+_FEWEST = 12  # words of a passage worth finding
+_FEWEST_SECTION = 5
 _LONGEST_TITLE = 24  # words of a title line
 _LONGEST_FIRST_LINE = 12  # words of a first line that is taken for a title
 
@@ -83,7 +84,7 @@ def title_line(title: str, heading: Sequence[str], *, without: Collection[str] =
     """The title that a passage is embedded with, "Handbook > Travel > Rail", less the parts that are the query."""
     gone = {folded(part) for part in without}
     parts: list[str] = []
-    for part in (plain(each) for each in (title, *heading)):
+    for part in (" ".join(each.split()) for each in (title, *heading)):
         if part and folded(part) not in gone and (not parts or folded(part) != folded(parts[-1])):
             parts.append(part)
     while len(parts) > 1 and sum(map(count_words, parts)) > _LONGEST_TITLE:
@@ -154,7 +155,7 @@ def _sections(document: Document, words: int, cleaner: _Cleaner) -> Iterator[Pas
         members = list(group)
         start, end = members[0].start, members[-1].end
         text = shortened(cleaner.clean(document.text[start:end], start), words)
-        if heading and is_prose(text, fewest=_FEWEST):
+        if heading and is_prose(text, fewest=_FEWEST_SECTION):
             yield Passage(text, heading)
 
 

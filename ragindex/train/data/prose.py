@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragindex.chunking.boundaries import sentence_ends
+from ragindex.train.data.keys import combining_marks, has_marks
 
 __all__ = [
     "Span",
@@ -30,8 +32,7 @@ __all__ = [
 
 # Scripts written without spaces: a character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_SPACED = rf"(?:(?![{_UNSPACED}])\w)+"
-_WORD = re.compile(rf"[{_UNSPACED}]|{_SPACED}(?:['’.\-]{_SPACED})*")
+_WORD = re.compile(r"\w+(?:['’.\-]\w+)*")
 _UNSPACED_ONE = re.compile(f"[{_UNSPACED}]")
 
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\](?:\([^()\s]{0,500}(?:\s[^()]{0,200})?\)|\[[^\[\]]{0,200}\])")
@@ -47,7 +48,7 @@ _HEADING = re.compile(r"\s{0,3}#{1,6}\s")
 _BOLD_LINE = re.compile(r"\s*(\*\*|__)(?=\S)[^\n]+\1\s*$")
 _FENCE = re.compile(r"\s*(?:`{3,}|~{3,})")
 
-_NO_LETTER = re.compile(r"[\W\d_]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _DIGIT = re.compile(r"\d")
 _CODE_MARK = re.compile(r"[{}<>|\\=_@$^~#;]|\(\)|->|::|//")
 _SENTENCE_END = re.compile(r"[.!?…。！？]['\"”’»)\]*_`]{0,4}(?:\[\d{1,3}\])?$")
@@ -71,17 +72,17 @@ class WordCounter:
 
     def offsets(self, text: str) -> NDArray[np.int64]:
         """The spans of the words, (n, 2)."""
-        return np.array([match.span() for match in _WORD.finditer(text)], np.int64).reshape(-1, 2)
+        return np.array([match.span() for match in _word(text).finditer(text)], np.int64).reshape(-1, 2)
 
 
 def word_spans(text: str) -> list[Span]:
     """Where the words are; a compound such as `left-hand`, `os.path` or `isn't` is one."""
-    return [Span(*match.span()) for match in _WORD.finditer(text)]
+    return [Span(*match.span()) for match in _word(text).finditer(text)]
 
 
 def count_words(text: str) -> int:
     """How many words a text has."""
-    return len(_WORD.findall(text))
+    return len(_word(text).findall(text))
 
 
 def is_unspaced(text: str) -> bool:
@@ -104,7 +105,7 @@ def is_prose(text: str, *, fewest: int = 5) -> bool:
     solid = sum(map(len, text.split()))
     if not solid or count_words(text) < fewest:
         return False
-    letters = len(_NO_LETTER.sub("", text))
+    letters = sum(map(len, (_marked_letters() if has_marks(text) else _LETTERS).findall(text)))
     return letters >= 0.6 * solid and len(_DIGIT.findall(text)) <= 0.25 * solid
 
 
@@ -171,6 +172,21 @@ def units(text: str) -> Iterator[Span]:
         position = stop + 1
     if start is not None and end is not None:
         yield Span(start, end)
+
+
+def _word(text: str) -> re.Pattern[str]:
+    return _any_word() if has_marks(text) or (not text.isascii() and _UNSPACED_ONE.search(text)) else _WORD
+
+
+@cache
+def _any_word() -> re.Pattern[str]:
+    word = rf"(?:(?![{_UNSPACED}])[\w{combining_marks()}])+"
+    return re.compile(rf"[{_UNSPACED}]|{word}(?:['’.\-]{word})*")
+
+
+@cache
+def _marked_letters() -> re.Pattern[str]:
+    return re.compile(rf"(?:[^\W\d_]|[{combining_marks()}])+")
 
 
 def _sentences_of(text: str, unit: Span) -> Iterator[Span]:
