@@ -171,7 +171,7 @@ def measure(store: Path, count: int) -> None:
 
 def bare_faiss(store: Path, collection: int, vectors: Iterator[np.ndarray]) -> Callable[[], object]:
     """The published FAISS file, searched as the library's manual does it."""
-    folder = store / "snapshots" / str(collection)
+    folder = next((store / "snapshots" / str(collection)).glob("dense-*"))
     manifest = read_manifest(folder)
     assert manifest is not None
     index = load_faiss().read_index(str(folder / manifest.file))

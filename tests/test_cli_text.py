@@ -11,7 +11,6 @@ import pytest
 from ragindex.cli import terminal
 from ragindex.cli.excerpt import excerpt, mark, query_terms
 from ragindex.cli.render import (
-    evaluation_lines,
     failure_lines,
     field_lines,
     hit_json,
@@ -260,17 +259,6 @@ def test_failures_are_listed_up_to_twenty() -> None:
     assert lines[-1] == "  … and 5 more, see `ragindex failures`."
     assert len(lines) == 22
     assert len(failure_lines([Failure(f"f{n}", "bad") for n in range(25)], limit=None)) == 26
-
-
-def test_evaluation_table_is_aligned() -> None:
-    figures = {"ndcg@10": 0.5, "recall@100": 1.0, "mrr@10": 0.25, "map@100": 0.125, "ci95": [0.4, 0.6]}
-    lines = evaluation_lines(
-        {"dataset": "x", "documents": 2000, "queries": 3, "modes": {"dense": figures, "hybrid": figures}}
-    )
-    assert lines[0] == "x: 2,000 documents, 3 queries"
-    assert len({len(line) for line in lines[2:]}) == 1
-    assert lines[-1].split() == ["hybrid", "0.500", "0.400", "–", "0.600", "1.000", "0.250", "0.125"]
-    assert all(cells(line) <= 80 for line in lines)
 
 
 def test_fields_are_aligned_and_nested() -> None:

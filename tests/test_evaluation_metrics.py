@@ -1,15 +1,25 @@
 from __future__ import annotations
 
-import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import pytrec_eval
 
 from ragindex.errors import UsageError
-from ragindex.evaluation import EvalReport, evaluate, table
-from ragindex.evaluation.metrics import average_precision, judged, ndcg, ranked, recall, reciprocal_rank
+from ragindex.evaluation import evaluate
+from ragindex.evaluation.metrics import (
+    METRICS,
+    average_precision,
+    judged,
+    measured,
+    ndcg,
+    ranked,
+    recall,
+    reciprocal_rank,
+)
+from ragindex.evaluation.runs import read_run, write_run
 
 
 def _random_case(seed: int) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
@@ -75,25 +85,41 @@ def test_a_cut_off_below_one_is_an_error() -> None:
         recall({}, {"q": {"a": 1}}, k=0)
 
 
-def test_report_has_the_promised_keys_and_a_table() -> None:
-    qrels = {f"q{number}": {"a": 1} for number in range(20)}
-    rankings = {f"q{number}": ["b", "a"] if number % 2 else ["a"] for number in range(20)}
-    mode = evaluate(rankings, qrels)
-    value = json.loads(json.dumps(EvalReport("tiny", 1234, 20, {"dense": mode, "hybrid": mode}).as_json()))
-    assert list(value) == ["dataset", "documents", "queries", "modes"]
-    assert list(value["modes"]["dense"]) == ["ndcg@10", "recall@100", "mrr@10", "map@100", "ci95"]
-    assert value["modes"]["dense"]["mrr@10"] == pytest.approx(0.75)
-    assert value["modes"]["dense"]["recall@100"] == 1.0
-    mean = (1 + 1 / np.log2(3)) / 2
-    low, high = value["modes"]["dense"]["ci95"]
-    assert value["modes"]["dense"]["ndcg@10"] == pytest.approx(mean)
-    assert low < mean < high
-    lines = table(EvalReport("tiny", 1234, 20, {"dense": mode, "hybrid": mode})).split("\n")
-    assert lines[0] == "tiny: 1,234 documents, 20 queries"
-    assert lines[1].split()[0] == "mode"
-    assert [line.split()[0] for line in lines[2:]] == ["dense", "hybrid"]
-    assert len({len(line) for line in lines[1:]}) == 1
-    assert f"{mean:.3f}" in lines[2]
+_TREC = {"ndcg@10": "ndcg_cut_10", "recall@10": "recall_10", "recall@100": "recall_100", "map@100": "map_cut_100"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_reported_agrees_with_trec_eval_on_the_run_file_that_is_written(seed: int, tmp_path: Path) -> None:
+    run, qrels = _random_case(seed)
+    write_run(run, tmp_path / "a.run")
+    rankings = {query: ranked(scores) for query, scores in run.items()}
+    ours = measured(rankings, qrels)
+    measures = {"ndcg_cut.10", "recall.10,100", "map_cut.100", "recip_rank"}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(read_run(tmp_path / "a.run"))
+    # trec_eval's reciprocal rank has no cut-off, so it reads the first ten only.
+    top = {query: {document: run[query][document] for document in found[:10]} for query, found in rankings.items()}
+    cut = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(top)
+    for name in METRICS:
+        source, key = (cut, "recip_rank") if name == "mrr@10" else (theirs, _TREC[name])
+        expected = [source.get(query, {}).get(key, 0.0) for query in judged(qrels)]
+        np.testing.assert_allclose(ours[name], expected, atol=1e-6, err_msg=name)
+        assert evaluate(rankings, qrels).estimates[name].value == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # ranx and numba have their own
+@pytest.mark.parametrize("seed", range(2))
+def test_what_is_reported_agrees_with_ranx(seed: int) -> None:
+    ranx = pytest.importorskip("ranx", reason="ranx brings numba, which the tests do without")
+    run, qrels = _random_case(seed)
+    rankings = {query: ranked(scores) for query, scores in run.items()}
+    wanted = judged(qrels)
+    positive = {query: {key: gain for key, gain in qrels[query].items() if gain > 0} for query in wanted}
+    # Reciprocal ranks as scores, so that ranx has no ties to break in its own way.
+    scored = {query: {key: 1 / rank for rank, key in enumerate(rankings.get(query, ()), 1)} for query in wanted}
+    scored = {query: scores or {"none": 1.0} for query, scores in scored.items()}
+    theirs = ranx.evaluate(ranx.Qrels(positive), ranx.Run(scored), list(METRICS))
+    for name, values in measured(rankings, qrels).items():
+        assert values.mean() == pytest.approx(theirs[name], abs=1e-6), name
 
 
 def test_nothing_to_measure_is_an_error() -> None:

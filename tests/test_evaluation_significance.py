@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ragindex.errors import UsageError
-from ragindex.evaluation import mean_interval, paired_bootstrap, randomisation_test
-from ragindex.evaluation.sts import pearson, spearman
+from ragindex.evaluation import mean_interval, paired_bootstrap, paired_differences, randomisation_test
+from ragindex.evaluation.significance import mean_intervals
+from ragindex.evaluation.sts import correlate, mean_correlation, pearson, spearman
 
 
 def test_interval_of_a_mean_is_close_to_the_normal_one() -> None:
@@ -70,15 +71,68 @@ def test_sampled_randomisation_agrees_with_the_exact_one(monkeypatch: pytest.Mon
     differences = np.random.default_rng(5).normal(0.3, 1, 14)
     exact = randomisation_test(np.zeros(14), differences)
     monkeypatch.setattr("ragindex.evaluation.significance._EXACT", 0)
-    monkeypatch.setattr("ragindex.evaluation.significance._CELLS", 1000)
+    monkeypatch.setattr("ragindex.evaluation.resampling._CELLS", 1000)
     assert randomisation_test(np.zeros(14), differences) == pytest.approx(exact, abs=0.02)
     assert 0.1 < exact < 0.9
 
 
 def test_batches_do_not_change_how_many_resamples_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ragindex.evaluation.significance._CELLS", 64)
+    monkeypatch.setattr("ragindex.evaluation.resampling._CELLS", 64)
     result = paired_bootstrap(np.zeros(30), np.ones(30), resamples=1000)
     assert result.p_value == pytest.approx(1 / 1001)
+
+
+def test_columns_are_tested_as_if_alone() -> None:
+    before, after = np.random.default_rng(6).random((2, 40, 3))
+    found = paired_differences([before], [after])
+    for column, each in enumerate(found):
+        alone = paired_bootstrap(before[:, column], after[:, column])
+        assert each.difference == pytest.approx(alone.difference)
+        np.testing.assert_allclose(each.interval, alone.interval)
+        assert each.p_value == randomisation_test(before[:, column], after[:, column])
+    np.testing.assert_allclose(
+        mean_intervals([after]), [mean_interval(after[:, column]) for column in range(3)], rtol=1e-12
+    )
+
+
+def test_queries_are_counted_as_won_lost_and_tied() -> None:
+    before = np.array([[0.1], [0.5], [0.5], [0.9], [1 / 3]])
+    after = np.array([[0.3], [0.5], [0.4], [1.0], [1 - 2 / 3]])  # the last one differs by rounding only
+    found = paired_differences([before], [after])[0]
+    assert (found.wins, found.losses, found.ties) == (2, 1, 2)
+    assert found.p_value == pytest.approx(6 / 8)  # of the signs of 0.2, 0.1 and 0.1, six sum to 0.2 or more
+
+
+def test_every_data_set_counts_the_same_in_a_mean() -> None:
+    generator = np.random.default_rng(7)
+    large, small = generator.random((400, 1)), generator.random((20, 1))
+    gain = [np.zeros((400, 1)), np.full((20, 1), 0.3) + generator.normal(0, 0.05, (20, 1))]
+    found = paired_differences([large, small], [large + gain[0], small + gain[1]])[0]
+    assert found.difference == pytest.approx(gain[1].mean() / 2)
+    assert found.interval.low < found.difference < found.interval.high
+    assert found.interval.low > 0.13  # the small set is resampled within itself: always 20 of its queries
+    assert found.p_value < 0.001
+    assert (found.wins, found.losses, found.ties) == (20, 0, 400)
+    with pytest.raises(UsageError, match="2 data sets on one side and 1"):
+        paired_differences([large, small], [large])
+
+
+def test_a_query_of_a_small_data_set_weighs_more_in_the_randomisation_test() -> None:
+    several, one = np.full((4, 1), 0.1), np.array([[-0.2]])
+    found = paired_differences([np.zeros((4, 1)), np.zeros((1, 1))], [several, one])[0]
+    assert found.difference == pytest.approx(-0.05)
+    assert found.p_value == 1.0  # whatever the signs, half of 0.2 stands against at most half of 0.1
+    assert randomisation_test(np.zeros(5), np.concatenate([several, one])[:, 0]) == 0.75
+
+
+def test_p_values_of_means_over_data_sets_are_calibrated() -> None:
+    generator = np.random.default_rng(8)
+    values = []
+    for _ in range(200):
+        sides = [[generator.random((size, 1)) for size in (30, 60)] for _ in range(2)]
+        values.append(paired_differences(*sides, resamples=400)[0].p_value)
+    assert 0.01 < np.mean(np.array(values) < 0.05) < 0.11
+    assert 0.4 < np.mean(np.array(values) < 0.5) < 0.6
 
 
 @pytest.mark.parametrize("values", [[], [[1.0]], [float("nan")]])
@@ -123,3 +177,44 @@ def test_correlation_of_tiny_and_huge_numbers() -> None:
 def test_undefined_correlations_are_refused(first: list[float], second: list[float]) -> None:
     with pytest.raises(UsageError, match="correlation needs"):
         pearson(first, second)
+
+
+def _drawn(values: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    return np.array([values[place] for place in picks])
+
+
+def test_resampled_correlations_are_those_of_the_resampled_pairs() -> None:
+    generator = np.random.default_rng(9)
+    scores = generator.integers(0, 5, 25).astype(float)
+    predicted = np.round(scores + generator.normal(0, 1.5, 25))
+    found = correlate(scores, predicted, resamples=40, seed=3)
+    assert found["spearman"].value == spearman(scores, predicted)
+    assert found["pearson"].value == pearson(scores, predicted)
+    draws = np.random.default_rng(3).integers(0, 25, size=(40, 25))
+    for name, correlation in (("spearman", spearman), ("pearson", pearson)):
+        expected = [correlation(_drawn(scores, picks), _drawn(predicted, picks)) for picks in draws]
+        np.testing.assert_allclose(found[name].resampled, expected)
+
+
+def test_undefined_resamples_are_left_out_of_an_interval() -> None:
+    found = correlate([1, 2], [1, 3], resamples=50)["pearson"]
+    assert np.isnan(found.resampled).any()
+    assert found.estimate().interval == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_correlations_of_two_systems_are_compared_pair_by_pair() -> None:
+    generator = np.random.default_rng(10)
+    scores = generator.random(300)
+    noise = generator.normal(0, 0.3, 300)
+    good, bad = correlate(scores, scores + noise / 3), correlate(scores, scores + noise)
+    better = good["spearman"].above(bad["spearman"])
+    assert better.difference == pytest.approx(good["spearman"].value - bad["spearman"].value)
+    assert 0 < better.interval.low < better.difference < better.interval.high
+    assert better.p_value < 0.001
+    same = good["pearson"].above(good["pearson"])
+    assert (same.difference, same.p_value) == (0, 1)
+    alike = correlate(scores, scores + generator.normal(0, 0.3, 300))["pearson"].above(bad["pearson"])
+    assert alike.p_value > 0.05
+    mean = mean_correlation([good["pearson"], bad["pearson"]])
+    assert mean.value == pytest.approx((good["pearson"].value + bad["pearson"].value) / 2)
+    assert mean.estimate().interval.low < mean.value < mean.estimate().interval.high

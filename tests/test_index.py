@@ -171,6 +171,9 @@ def test_writer_that_asked_for_an_encoder_is_told_when_the_store_has_left_it(ind
         index.add(folder)
     with pytest.raises(EncoderMismatchError):
         index.search("kettle")
+    assert index.status()["encoder"]["name"] == str(twin_dir)  # upkeep needs no encoder
+    assert index.verify().ok
+    assert index.remove("doc000.txt") == 1
 
 
 def test_status(index):

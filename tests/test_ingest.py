@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,20 @@ def _watch_loading(monkeypatch) -> list[str]:
 
     monkeypatch.setattr(LoaderPool, "load", load)
     return loaded
+
+
+def test_a_moved_document_has_the_time_of_its_new_file(index, folder):
+    write(folder, corpus(3))
+    index.add(folder)
+    (folder / "doc001.txt").unlink()
+    write(folder, {"new/doc001.txt": corpus(2)["doc001.txt"]}, age=86_400)
+    before = {row["path"]: row for row in index.documents()}["doc001.txt"]
+    assert counts(index.add(folder)) == {"moved": 1, "unchanged": 2}
+    after = {row["path"]: row for row in index.documents()}["new/doc001.txt"]
+    modified = datetime.fromtimestamp((folder / "new/doc001.txt").stat().st_mtime, UTC)
+    assert after["modified"] == modified.strftime("%Y-%m-%dT%H:%M:%SZ") < before["modified"]
+    assert after | {"path": "", "modified": ""} == before | {"path": "", "modified": ""}
+    assert index.search("kettle", mode="lexical", filter=f"modified = '{after['modified']}'")
 
 
 def test_failure_is_cleared_when_the_file_is_mended_or_removed(index, folder):

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from store_kit import DIMENSIONS, Store, state, vector, write
+from store_kit import DIMENSIONS, FINGERPRINT, Store, state, vector, write
 
 from ragindex.errors import UsageError
 from ragindex.store import live_dense, live_text
@@ -45,6 +45,10 @@ def answers(indexes, k=15):
 
 def folder(store):
     return store.folder / "snapshots" / str(store.collection)
+
+
+def dense_folder(store):
+    return folder(store) / f"dense-{FINGERPRINT[:12]}"
 
 
 def published(store):
@@ -149,7 +153,7 @@ def test_a_move_is_searchable_by_its_new_name(store):
 @pytest.mark.parametrize("place", [0, 40, -1])
 def test_a_flipped_bit_in_the_dense_snapshot_is_noticed(store, place):
     expected = answers(published(store))
-    file = next(folder(store).glob("dense.*.faiss"))
+    file = next(dense_folder(store).glob("dense.*.faiss"))
     data = bytearray(file.read_bytes())
     data[place] ^= 4
     file.write_bytes(data)
@@ -164,7 +168,7 @@ def test_a_flipped_bit_in_the_dense_snapshot_is_noticed(store, place):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"{", b'{"format": 99}', None])
 def test_a_broken_manifest_counts_as_none(store, content):
     expected = answers(published(store))
-    manifest = folder(store) / "dense.json"
+    manifest = dense_folder(store) / "dense.json"
     manifest.unlink() if content is None else manifest.write_bytes(content)
     indexes = live(store)
     assert answers(indexes) == expected
@@ -175,7 +179,7 @@ def test_a_broken_manifest_counts_as_none(store, content):
 
 def test_a_manifest_cannot_lead_out_of_its_folder(store, tmp_path):
     expected = answers(published(store))
-    manifest = folder(store) / "dense.json"
+    manifest = dense_folder(store) / "dense.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"file": "../../../etc/passwd"}))
     assert answers(live(store)) == expected
 
@@ -288,7 +292,7 @@ def test_small_changes_are_not_published_until_forced(store, monkeypatch):
         store.put(*(write(f"n{number}.txt", f"new {number}") for number in range(20)))
         indexes.publish()
         assert indexes.status().pending == 0
-    assert len(list(folder(store).glob("dense.*.faiss"))) == 1
+    assert len(list(dense_folder(store).glob("dense.*.faiss"))) == 1
 
 
 def test_lexical_queries_do_not_load_faiss(store):
@@ -340,7 +344,7 @@ def test_settled_means_that_a_forced_publish_has_nothing_to_do(store):
     assert live(store).settled()
 
 
-@pytest.mark.parametrize("lost", ["dense.json", "dense.*.faiss", "lexical/meta.json"])
+@pytest.mark.parametrize("lost", ["dense-*/dense.json", "dense-*/dense.*.faiss", "lexical/meta.json"])
 def test_a_store_that_lost_a_file_is_not_settled(store, lost):
     published(store)
     for file in folder(store).glob(lost):

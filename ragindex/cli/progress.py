@@ -10,19 +10,21 @@ if TYPE_CHECKING:
 
 __all__ = ["progress_bar"]
 
-_FILES = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} files, {elapsed}<{remaining}{postfix}"
-_CHUNKS = "{n_fmt} chunks, {elapsed}{postfix}"
+_FILES = "{desc}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}, {elapsed}<{remaining}{postfix}"
+_CHUNKS = "{desc}{n_fmt} chunks, {elapsed}{postfix}"
 
 
-def progress_bar() -> Progress | None:
-    """What shows the course of a run, or None where nobody would see it."""
-    return _Bar() if sys.stderr.isatty() else None
+def progress_bar(what: str = "", *, unit: str = "files") -> Progress | None:
+    """What shows the course of a run, or None where nobody would see it; `what` stands before the bar."""
+    return _Bar(what, unit) if sys.stderr.isatty() else None
 
 
 class _Bar:
     """Counts files when their number is known (indexing), else chunks (embedding anew)."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str, unit: str) -> None:
+        self._what = what
+        self._unit = unit
         self._bar: Any = None
         self._chunks = 0
         self._tokens = 0
@@ -34,6 +36,8 @@ class _Bar:
         self._chunks = self._tokens = 0
         self._bar = tqdm(
             total=files or None,
+            desc=f"{self._what}: " if self._what else "",
+            unit=self._unit,
             file=sys.stderr,
             leave=False,
             dynamic_ncols=True,
@@ -52,7 +56,8 @@ class _Bar:
             self._bar.set_postfix_str(rate, refresh=False)
             self._bar.update(chunks)
         else:
-            self._bar.set_postfix_str(f"{self._chunks:,} chunks, {rate}", refresh=False)
+            embedded = f"{self._chunks:,} chunks, {rate}" if self._chunks else ""
+            self._bar.set_postfix_str(embedded, refresh=False)
             self._bar.update(files)
 
     def finish(self) -> None:

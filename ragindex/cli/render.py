@@ -12,7 +12,6 @@ from ragindex.cli.terminal import Terminal, cells, one_line, shorten_left, wrap
 from ragindex.types import Failure, Hit, IndexReport, Verification, WhyNot
 
 __all__ = [
-    "evaluation_lines",
     "failure_lines",
     "field_lines",
     "hit_json",
@@ -158,24 +157,6 @@ def why_not_lines(answer: WhyNot, terminal: Terminal) -> list[str]:
         told = (f"{name} {'not scored' if rank is None else f'#{rank:,}'}" for name, rank in ranks.items())
         lines.append(f"Ranks: {', '.join(told)}")
     return lines + (wrap(f"Fix: {one_line(answer.fix)}", terminal.width) if answer.fix else [])
-
-
-def evaluation_lines(result: Mapping[str, Any]) -> list[str]:
-    """The table of `eval`: a row for each mode, measures in columns."""
-    rows = [("", "nDCG@10", "95 % interval", "recall@100", "MRR@10", "MAP@100")]
-    for mode, figures in result["modes"].items():
-        low, high = figures["ci95"]
-        measures = (figures[key] for key in ("recall@100", "mrr@10", "map@100"))
-        rows.append(
-            (mode, f"{figures['ndcg@10']:.3f}", f"{low:.3f} – {high:.3f}", *(f"{value:.3f}" for value in measures))
-        )
-    widths = [max(cells(row[column]) for row in rows) for column in range(len(rows[0]))]
-    title = f"{one_line(str(result['dataset']))}: {result['documents']:,} documents, {result['queries']:,} queries"
-    table = (
-        row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    )
-    return [title, "", *table]
 
 
 def field_lines(fields: Mapping[str, Any], *, terminal: Terminal, indent: int = 0) -> list[str]:

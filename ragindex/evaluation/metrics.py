@@ -12,6 +12,7 @@ the latter with ranks beyond k worth 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from ragindex.errors import UsageError
 
 __all__ = [
+    "METRICS",
     "Qrels",
     "Rankings",
     "average_precision",
     "judged",
+    "measured",
     "ndcg",
     "ranked",
     "recall",
@@ -77,6 +80,23 @@ def average_precision(rankings: Rankings, qrels: Qrels, *, k: int = 100) -> _Flo
         return float(np.sum(np.arange(1, len(ranks) + 1) / ranks)) / len(ideal)
 
     return _each(rankings, qrels, k, measure)
+
+
+METRICS: Mapping[str, Callable[[Rankings, Qrels], _Floats]] = {
+    "ndcg@10": partial(ndcg, k=10),
+    "recall@10": partial(recall, k=10),
+    "recall@100": partial(recall, k=100),
+    "mrr@10": partial(reciprocal_rank, k=10),
+    "map@100": partial(average_precision, k=100),
+}
+"""What `ragindex eval` reports, by the names it uses for them; the first one is the one to judge by."""
+
+
+def measured(rankings: Rankings, qrels: Qrels) -> dict[str, _Floats]:
+    """Every metric of `METRICS`, each (n,). Raises UsageError when no query has a relevant document."""
+    if not judged(qrels):
+        raise UsageError("No query has a relevant document; there is nothing to measure.")
+    return {name: metric(rankings, qrels) for name, metric in METRICS.items()}
 
 
 def _each(rankings: Rankings, qrels: Qrels, k: int, measure: Callable[[_Floats, _Floats], float]) -> _Floats:

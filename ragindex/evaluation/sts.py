@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragindex.errors import UsageError
+from ragindex.evaluation import resampling
+from ragindex.evaluation.resampling import Estimate, Floats, Interval
 
-__all__ = ["StsPairs", "load_sts", "pearson", "spearman"]
+__all__ = [
+    "CORRELATIONS",
+    "Correlation",
+    "CorrelationDifference",
+    "StsPairs",
+    "correlate",
+    "load_sts",
+    "mean_correlation",
+    "pearson",
+    "spearman",
+]
+
+CORRELATIONS = ("spearman", "pearson")
+
+_RESAMPLES = 4_000  # each one ranks all pairs anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +38,41 @@ class StsPairs:
     left: tuple[str, ...]
     right: tuple[str, ...]
     scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationDifference:
+    """How much better the second system correlates: difference, its 95 % bootstrap interval, two-sided p-value."""
+
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Correlation:
+    """A correlation and what it became in each resample of the pairs, (resamples,); NaN where it is undefined."""
+
+    value: float
+    resampled: Floats
+
+    def estimate(self) -> Estimate:
+        """The value with its 95 % interval."""
+        return Estimate(self.value, resampling.interval(self.resampled))
+
+    def above(self, other: Correlation) -> CorrelationDifference:
+        """How much more this one is than `other`, which must come from the same pairs, resampled with the same seed.
+
+        The p-value is the share of resampled differences, shifted to mean 0, that lie at least as far from 0 as the
+        one observed, as in `paired_bootstrap`. Scores are not swapped between the systems, as a randomisation test
+        would have it: two encoders' cosines need not be on the same scale.
+        """
+        difference = self.value - other.value
+        resampled = self.resampled - other.resampled
+        resampled = resampled[np.isfinite(resampled)]
+        extreme = np.count_nonzero(np.abs(resampled - difference) >= abs(difference) - 1e-12)
+        p_value = float(extreme + 1) / (len(resampled) + 1)
+        return CorrelationDifference(difference, resampling.interval(resampled), p_value)
 
 
 def load_sts(file: Path) -> StsPairs:
@@ -69,6 +121,71 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     Raises UsageError where it is undefined, as `pearson` does.
     """
     return pearson(_ranks(first), _ranks(second))
+
+
+def correlate(
+    scores: ArrayLike, predicted: ArrayLike, *, resamples: int = _RESAMPLES, seed: int = 0
+) -> dict[str, Correlation]:
+    """Both correlations of (n,) human scores with (n,) predicted ones, by name, resampled pair by pair.
+
+    The same n and seed resample the same pairs, so that two systems can be compared. Raises UsageError where a
+    correlation is undefined, as `pearson` does.
+    """
+    values = {"spearman": spearman(scores, predicted), "pearson": pearson(scores, predicted)}
+    first, second = _Side.of(scores), _Side.of(predicted)
+    resampled: dict[str, list[Floats]] = {name: [] for name in CORRELATIONS}
+    generator = np.random.default_rng(seed)
+    for weights in resampling.counts(len(first.values), resamples=resamples, generator=generator):
+        resampled["spearman"].append(_weighted(weights, first.ranks(weights), second.ranks(weights)))
+        resampled["pearson"].append(_weighted(weights, first.values[None], second.values[None]))
+    return {name: Correlation(values[name], np.concatenate(resampled[name])) for name in CORRELATIONS}
+
+
+def mean_correlation(correlations: Sequence[Correlation]) -> Correlation:
+    """The mean over data sets, each of which was resampled with a seed of its own."""
+    return Correlation(
+        value=float(np.mean([each.value for each in correlations])),
+        resampled=np.mean([each.resampled for each in correlations], axis=0),
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Side:
+    """One side of the pairs: values (n,) of mean 0 and deviation about 1, their order, where equal ones begin."""
+
+    values: Floats
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> _Side:
+        array = np.asarray(values, np.float64)
+        _, starts, group = np.unique(np.sort(array), return_index=True, return_inverse=True)
+        order = np.argsort(array, kind="stable")
+        inverse = np.empty_like(group)
+        inverse[order] = group
+        return cls(_centred(array) * math.sqrt(len(array)), order, starts, inverse)
+
+    def ranks(self, weights: Floats) -> Floats:
+        """The rank of each observation when it occurs `weights` times, (resamples, n); equal ones share the mean."""
+        sizes = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        means = np.cumsum(sizes, axis=1) - (sizes - 1.0) / 2.0
+        ranks: Floats = means[:, self.group]
+        return ranks
+
+
+def _weighted(weights: Floats, first: Floats, second: Floats) -> Floats:
+    """Pearson's correlation in each resample: weights (resamples, n), sides (resamples or 1, n)."""
+    total = weights.sum(axis=1, keepdims=True)
+    first = first - (weights * first).sum(axis=1, keepdims=True) / total
+    second = second - (weights * second).sum(axis=1, keepdims=True) / total
+    shared = (weights * first * second).sum(axis=1)
+    spread = (weights * first * first).sum(axis=1) * (weights * second * second).sum(axis=1)
+    # A resample that drew one value only has no correlation; its spread is rounding.
+    defined = spread > 1e-18 * total[:, 0] ** 2
+    result: Floats = np.where(defined, shared / np.sqrt(np.where(defined, spread, 1.0)), np.nan)
+    return result
 
 
 def _centred(values: ArrayLike) -> NDArray[np.float64]:

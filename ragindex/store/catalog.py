@@ -16,6 +16,7 @@ from ragindex.errors import StoreError, UsageError
 from ragindex.store.database import FILE_NAME, HEAD, Database
 from ragindex.store.feeding import Feeding
 from ragindex.store.reading import Reading
+from ragindex.store.recovering import Recovering
 from ragindex.store.registry import Registry
 from ragindex.store.rows import (
     Batch,
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 
-class Catalog(Registry, Reading, Feeding):
+class Catalog(Registry, Reading, Feeding, Recovering):
     """An open store; `directory` is the store's (`.ragindex`). Use `Catalog.open`, and close it or use it in a
     `with`.
     """
@@ -116,7 +117,7 @@ class Catalog(Registry, Reading, Feeding):
 
     def add_vectors(self, encoder_id: int, vectors: Mapping[bytes, Float16Array]) -> None:
         """Store vectors (d,) by key without touching documents: how a store is embedded anew before the encoder is
-        swapped.
+        swapped. Under the lease, or for an encoder that does not serve under the `PromotionLease`.
         """
         from ragindex.store import writing
 
@@ -124,7 +125,9 @@ class Catalog(Registry, Reading, Feeding):
             writing.store_vectors(connection, encoder_id, vectors)
 
     def sweep_vectors(self) -> int:
-        """Delete the vectors that no chunk refers to, of every encoder. Returns how many went."""
+        """Delete the vectors that no chunk refers to, and all but those of the active and the previous encoder.
+        Returns how many went.
+        """
         from ragindex.store import writing
 
         with self._database.writing() as connection:

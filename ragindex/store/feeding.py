@@ -10,9 +10,9 @@ from typing import Any
 
 from ragindex.errors import CorruptionError
 from ragindex.store.database import Database
-from ragindex.store.reading import listed
+from ragindex.store.reading import listed, unpacked
 from ragindex.store.registry import json_value
-from ragindex.store.rows import Changes, Float32Array, IdArray, Mark, TextEntry, VectorBatch
+from ragindex.store.rows import Changes, DocumentSpans, Float32Array, IdArray, Mark, TextEntry, VectorBatch
 
 __all__ = ["Feeding"]
 
@@ -125,6 +125,41 @@ class Feeding:
         ):
             while some := rows.fetchmany(batch):
                 yield [_entry(row) for row in some]
+
+    def iter_unembedded(self, encoder_id: int, *, after: int = 0, batch: int = 512) -> Iterator[list[TextEntry]]:
+        """The chunks of all collections, of those with ids above `after`, that have no vector of this encoder; by
+        ascending id.
+
+        Each batch is a view of its own, so what is committed meanwhile is met too and no long transaction keeps the
+        write-ahead log from being folded in.
+        """
+        query = (
+            f"{_TEXTS} WHERE chunks.id > ? AND NOT EXISTS "
+            "(SELECT 1 FROM vectors WHERE vectors.key = chunks.vector_key AND vectors.encoder_id = ?) "
+            "ORDER BY chunks.id LIMIT ?"
+        )
+        last = after
+        while True:
+            with self._database.snapshot() as connection:
+                entries = [_entry(row) for row in connection.execute(query, (last, encoder_id, batch))]
+            if not entries:
+                return
+            yield entries
+            last = entries[-1].chunk_id
+
+    def document_spans(self, chunk_id: int) -> DocumentSpans | None:
+        """The document that a chunk is of, with all of its chunks; None when the chunk is gone."""
+        whole = (
+            "SELECT document_id, title, document_texts.text, path FROM chunks "
+            "JOIN documents ON documents.id = document_id JOIN document_texts USING (document_id) WHERE chunks.id = ?"
+        )
+        parts = 'SELECT id, start, "end" FROM chunks WHERE document_id = ? ORDER BY ordinal'
+        with self._database.snapshot() as connection:
+            row = connection.execute(whole, (chunk_id,)).fetchone()
+            if row is None:
+                return None
+            spans = {part[0]: (part[1], part[2]) for part in connection.execute(parts, (row[0],))}
+        return DocumentSpans(row[1], unpacked(row[2], row[3]), spans)
 
 
 def _dimensions(connection: sqlite3.Connection, encoder_id: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ragindex.errors import StoreError, StoreLockedError
 
-__all__ = ["WriterLease"]
+__all__ = ["PromotionLease", "WriterLease"]
 
 _POLL_SECONDS = 0.05
 
@@ -26,8 +26,10 @@ class WriterLease:
     written.
     """
 
+    _FILE = "writer.lock"
+
     def __init__(self, directory: Path, *, command: str, wait: float = 2.0) -> None:
-        self._path = directory / "writer.lock"
+        self._path = directory / self._FILE
         self._command = command
         self._wait = wait
         self._descriptor: int | None = None
@@ -90,6 +92,15 @@ class WriterLease:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+class PromotionLease(WriterLease):
+    """One change of encoders at a time, beside the writers: embedding a store takes hours in which documents may come.
+
+    Whoever takes both leases takes this one first.
+    """
+
+    _FILE = "promotion.lock"
 
 
 def _holder(descriptor: int) -> str:

@@ -60,6 +60,20 @@ class LiveDense:
             self._index = index
         return True
 
+    def prepare(self) -> None:
+        """Under the lease: leave a snapshot that whoever opens it brings up to date by replaying a little."""
+        mark = self.replayable()
+        if mark is None or self._catalog.changes_since(self._collection, mark) is None:
+            self.publish(force=True)
+
+    def replayable(self) -> Mark | None:
+        """The mark of the snapshot on disk; None where there is none, or making it again costs less than to replay."""
+        manifest = self._sound_manifest()
+        if manifest is None:
+            return None
+        behind = self._catalog.generation(self._collection) - manifest.generation
+        return manifest.mark if 0 <= behind <= _tolerated(manifest.count) else None
+
     def rebuild(self) -> None:
         """Under the lease: make the snapshot again from the catalogue."""
         with self._lock:

@@ -15,7 +15,7 @@ from ragindex.store.filter_sql import Condition, condition, needs_chunks
 from ragindex.store.registry import ACTIVE_ENCODER, json_value
 from ragindex.store.rows import ChunkRow, Counts, DocumentRow, FailureRow, FailureState, FileState, IdArray
 
-__all__ = ["Reading", "listed"]
+__all__ = ["Reading", "listed", "unpacked"]
 
 _PARAMETERS = 500  # per statement, where values are bytes and cannot travel as one JSON list
 _CHUNKS = (
@@ -117,12 +117,7 @@ class Reading:
             row = connection.execute(query, (collection, path)).fetchone()
         if row is None:
             raise UsageError(f"{path!r} is not indexed; `ragindex list` shows what is.")
-        try:
-            return zlib.decompress(row[0]).decode()
-        except (zlib.error, UnicodeDecodeError) as error:
-            raise CorruptionError(
-                f"The stored text of {path!r} is damaged; run `ragindex index` on it again."
-            ) from error
+        return unpacked(row[0], path)
 
     def chunks_of(self, collection: int, path: str) -> list[ChunkRow]:
         """The chunks of a document in order; empty when there is no such document."""
@@ -159,6 +154,14 @@ class Reading:
         )
         with self._database.snapshot() as connection:
             return Counts(*connection.execute(query, {"own": collection, "active": ACTIVE_ENCODER}).fetchone())
+
+
+def unpacked(text: bytes, path: str) -> str:
+    """A stored text. Raises CorruptionError when it is damaged."""
+    try:
+        return zlib.decompress(text).decode()
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise CorruptionError(f"The stored text of {path!r} is damaged; run `ragindex index` on it again.") from error
 
 
 def listed(ids: Iterable[int]) -> str:

@@ -8,11 +8,14 @@ from typing import Any
 
 from ragindex.errors import CorruptionError, UsageError
 from ragindex.store.database import Database
-from ragindex.store.rows import EncoderRow
+from ragindex.store.rows import Activation, EncoderRow
 
-__all__ = ["ACTIVE_ENCODER", "Registry", "json_value"]
+__all__ = ["ACTIVATIONS", "ACTIVE_ENCODER", "PREVIOUS_COVERS", "PREVIOUS_ENCODER", "Registry", "json_value"]
 
 ACTIVE_ENCODER = "encoder"
+PREVIOUS_ENCODER = "previous_encoder"
+PREVIOUS_COVERS = "previous_encoder_covers"
+ACTIVATIONS = "activations"
 _ENCODERS = "SELECT encoders.id, fingerprint, locator, dimensions, card FROM encoders"
 
 
@@ -48,8 +51,25 @@ class Registry:
                 )
         return _encoder(row)
 
+    def previous_encoder(self) -> EncoderRow | None:
+        """The encoder that served before the active one and whose vectors are kept; None where there is none."""
+        query = f"{_ENCODERS} WHERE encoders.id = (SELECT value FROM settings WHERE key = ?)"
+        with self._database.snapshot() as connection:
+            row = connection.execute(query, (PREVIOUS_ENCODER,)).fetchone()
+        return None if row is None else _encoder(row)
+
+    def previous_covers(self) -> int:
+        """The id of the last chunk that came before the previous encoder was replaced: it and those before it have its
+        vectors.
+        """
+        return int(self.setting(PREVIOUS_COVERS, 0))
+
+    def activations(self) -> list[Activation]:
+        """The encoders that have served, in the order in which they began to."""
+        return [Activation(**entry) for entry in self.setting(ACTIVATIONS, [])]
+
     def encoders(self) -> list[EncoderRow]:
-        """Every encoder of which the store holds vectors, oldest first."""
+        """Every encoder that was ever registered, oldest first; their ids are never used for another."""
         with self._database.snapshot() as connection:
             return [_encoder(row) for row in connection.execute(f"{_ENCODERS} ORDER BY id")]
 
@@ -61,12 +81,23 @@ class Registry:
             identifier = registering.add_encoder(connection, fingerprint, locator, dimensions, card)
         return next(row for row in self.encoders() if row.id == identifier)
 
-    def activate_encoder(self, fingerprint: str) -> None:
-        """Let queries use this encoder from now on. Raises UsageError when it was never registered."""
+    def activate_encoder(self, fingerprint: str, *, note: str = "") -> None:
+        """Let queries use this encoder from now on; the one they used becomes the previous one.
+
+        note: why; it is kept with the time. Nothing happens when the encoder is active. Raises UsageError when it was
+        never registered.
+        """
         from ragindex.store import registering
 
         with self._database.writing() as connection:
-            registering.activate(connection, ACTIVE_ENCODER, fingerprint)
+            registering.activate(connection, fingerprint, note)
+
+    def forget_previous_encoder(self) -> None:
+        """Give up the way back to the previous encoder; `Catalog.sweep_vectors` then drops its vectors."""
+        from ragindex.store import registering
+
+        with self._database.writing() as connection:
+            registering.remove_values(connection, (PREVIOUS_ENCODER, PREVIOUS_COVERS))
 
     def collection(self, name: str, *, create: bool = False) -> int:
         """The id of a collection. Raises UsageError naming the existing ones when it is unknown."""

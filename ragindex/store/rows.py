@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "Activation",
     "Batch",
     "Changes",
     "ChunkRow",
     "Counts",
     "DocumentRow",
+    "DocumentSpans",
     "DocumentWrite",
     "EncoderRow",
     "FailureRow",
@@ -43,8 +45,9 @@ else:  # names for annotations: an index run that finds nothing new goes without
 
 @dataclass(frozen=True, slots=True)
 class EncoderRow:
-    """An encoder that vectors of this store were made with. `locator` is how it was asked for (name, directory, hub
-    id).
+    """An encoder that vectors of this store were made with.
+
+    `locator` is how to find it again: a name, an absolute directory, a hub id, or `./…`, a directory in the store.
     """
 
     id: int
@@ -52,6 +55,16 @@ class EncoderRow:
     locator: str
     dimensions: int
     card: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """An encoder that began to serve: which one, when (seconds since 1970), why."""
+
+    fingerprint: str
+    locator: str
+    activated_at: float
+    note: str
 
 
 class FileState(NamedTuple):
@@ -119,11 +132,14 @@ class DocumentWrite:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A document whose file has another path now and the same bytes; `state.path` equals `new`."""
+    """A document whose file has another path now and the same bytes; `state.path` equals `new`. `metadata` holds the
+    values that came with the move; the others stay.
+    """
 
     old: str
     new: str
     state: FileState
+    metadata: Metadata = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +200,15 @@ class TextEntry:
     heading: tuple[str, ...]
     path: str
     vector_key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSpans:
+    """A document's text and where in it each of its chunks lies: (start, end) by the chunk's id, in order."""
+
+    title: str
+    text: str
+    spans: Mapping[int, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
     from ragindex.store.text_index import TextIndex
     from ragindex.store.vector_index import VectorIndex
 
-__all__ = ["IndexStatus", "LiveIndexes"]
+__all__ = ["IndexStatus", "LiveIndexes", "prune"]
+
+_SNAPSHOTS = "snapshots"
+_DENSE = "dense-"  # and the beginning of the encoder's fingerprint: the folder of one encoder's dense snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +46,29 @@ class IndexStatus:
 class LiveIndexes:
     """Both indexes of a collection, opened lazily and refreshed at every call; thread-safe.
 
-    `directory` is the store's (`.ragindex`); the snapshots lie in `snapshots/<collection>/`. With `encoder_id` None
-    there is no dense side. Nothing here is needed to answer correctly: whatever is missing, damaged or behind is made
-    from the catalogue.
+    `directory` is the store's (`.ragindex`); the snapshots lie in `snapshots/<collection>/`, the dense ones in a
+    folder for each encoder. With `encoder_id` None there is no dense side. Nothing here is needed to answer correctly:
+    whatever is missing, damaged or behind is made from the catalogue.
     """
 
     def __init__(
         self, catalog: Catalog, directory: Path, collection: int, encoder_id: int | None, dimensions: int | None
     ) -> None:
         self._catalog = catalog
-        self._folder = directory / "snapshots" / str(collection)
+        self._directory = directory
+        self._folder = directory / _SNAPSHOTS / str(collection)
         self._collection = collection
         self._lock = threading.Lock()
-        self._encoder = _encoder(catalog, encoder_id, dimensions)
+        self.encoder = _encoder(catalog, encoder_id, dimensions)
         self._dense: LiveDense | None = None
         self._text: LiveText | None = None
+
+    def under(self, encoder: EncoderRow) -> LiveIndexes:
+        """The indexes of the same collection with another encoder's vectors; the lexical one is shared."""
+        other = LiveIndexes(self._catalog, self._directory, self._collection, encoder.id, encoder.dimensions)
+        with self._lock:
+            other._text = self._text
+        return other
 
     def dense(self) -> VectorIndex:
         """The dense index as of now. Raises UsageError without an encoder, MissingDependencyError without FAISS."""
@@ -80,7 +93,16 @@ class LiveIndexes:
         written = dense is not None and dense.publish(force=force)
         marks = [text.published()] + ([] if dense is None else [dense.published()])
         if (written or force) and all(mark is not None for mark in marks):
+            marks.append(self._way_back())
             self._catalog.trim_changes(self._collection, min(mark.generation for mark in marks if mark is not None))
+
+    def prepare(self) -> None:
+        """Under the lease, before `encoder` begins to serve: leave a dense snapshot, so that nobody's first query has
+        to wait for one. Raises StoreError when the disk refuses, MissingDependencyError without FAISS.
+        """
+        dense = self._dense_side()
+        if dense is not None:
+            dense.prepare()
 
     def settled(self) -> bool:
         """Whether `publish` with `force` would change nothing, as told by small files: opens no index.
@@ -89,12 +111,13 @@ class LiveIndexes:
         """
         from ragindex.store import dense_files
 
-        if self._encoder is None:
+        if self.encoder is None:
             return False
-        manifest = dense_files.read_manifest(self._folder)
-        if manifest is None or manifest.encoder != self._encoder.fingerprint:
+        folder = self._dense_folder(self.encoder)
+        manifest = dense_files.read_manifest(folder)
+        if manifest is None or manifest.encoder != self.encoder.fingerprint:
             return False
-        if manifest.mark != self._catalog.mark(self._collection) or not (self._folder / manifest.file).is_file():
+        if manifest.mark != self._catalog.mark(self._collection) or not (folder / manifest.file).is_file():
             return False
         population = read_population(self._folder / "lexical")
         return population is not None and population.settled
@@ -115,7 +138,8 @@ class LiveIndexes:
         """Where the snapshots stand. Does not load the dense index."""
         from ragindex.store import dense_files
 
-        manifest = dense_files.read_manifest(self._folder)
+        folder = self._folder if self.encoder is None else self._dense_folder(self.encoder)
+        manifest = None if self.encoder is None else dense_files.read_manifest(folder)
         now = self._catalog.mark(self._collection)
         changes = self._catalog.changes_since(self._collection, Mark() if manifest is None else manifest.mark)
         lexical = self._text_side().published()
@@ -124,7 +148,7 @@ class LiveIndexes:
             factory="none" if manifest is None else manifest.factory,
             dense_generation=None if manifest is None else manifest.generation,
             lexical_generation=None if lexical is None else lexical.generation,
-            dense_bytes=0 if manifest is None else _size(self._folder / manifest.file),
+            dense_bytes=0 if manifest is None else _size(folder / manifest.file),
             lexical_bytes=sum(_size(file) for file in (self._folder / "lexical").glob("*")),
             pending=self._catalog.chunk_count(self._collection)
             if changes is None
@@ -137,14 +161,25 @@ class LiveIndexes:
             self._dense = self._text = None
 
     def _dense_side(self) -> LiveDense | None:
-        if self._encoder is None:
+        if self.encoder is None:
             return None
         with self._lock:
             if self._dense is None:
-                from ragindex.store.live_dense import LiveDense
-
-                self._dense = LiveDense(self._catalog, self._folder, self._collection, self._encoder)
+                self._dense = self._dense_of(self.encoder)
             return self._dense
+
+    def _dense_of(self, encoder: EncoderRow) -> LiveDense:
+        from ragindex.store.live_dense import LiveDense
+
+        return LiveDense(self._catalog, self._dense_folder(encoder), self._collection, encoder)
+
+    def _dense_folder(self, encoder: EncoderRow) -> Path:
+        return self._folder / _dense_name(encoder)
+
+    def _way_back(self) -> Mark | None:
+        """Where the previous encoder's snapshot stands, as long as going back to it would mean to replay a little."""
+        previous = self._catalog.previous_encoder()
+        return None if previous is None else self._dense_of(previous).replayable()
 
     def _text_side(self) -> LiveText:
         with self._lock:
@@ -155,6 +190,14 @@ class LiveIndexes:
             return self._text
 
 
+def prune(directory: Path, encoders: Collection[EncoderRow]) -> None:
+    """Under the lease: delete the dense snapshots of all but these encoders, in every collection of the store."""
+    kept = {_dense_name(encoder) for encoder in encoders}
+    for folder in (directory / _SNAPSHOTS).glob(f"*/{_DENSE}*"):
+        if folder.name not in kept:
+            shutil.rmtree(folder, ignore_errors=True)  # what cannot be deleted only takes up space
+
+
 def _encoder(catalog: Catalog, encoder_id: int | None, dimensions: int | None) -> EncoderRow | None:
     if encoder_id is None:
         return None
@@ -162,6 +205,10 @@ def _encoder(catalog: Catalog, encoder_id: int | None, dimensions: int | None) -
         if row.id == encoder_id and dimensions in (None, row.dimensions):
             return row
     raise UsageError(f"The store knows no encoder {encoder_id} of {dimensions} dimensions.")
+
+
+def _dense_name(encoder: EncoderRow) -> str:
+    return _DENSE + encoder.fingerprint[:12]
 
 
 def _size(file: Path) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ragindex.errors import CorruptionError, UsageError
+from ragindex.store.registry import ACTIVE_ENCODER, PREVIOUS_ENCODER
 from ragindex.store.rows import Batch, DocumentWrite, FailureWrite, FileState, Move
 from ragindex.store.schema import (
     Change,
@@ -24,6 +25,7 @@ from ragindex.store.schema import (
     DocumentTextModel,
     EncoderModel,
     FailureModel,
+    SettingModel,
     VectorModel,
 )
 from ragindex.types import Metadata
@@ -121,6 +123,10 @@ def _move(connection: Connection, log: _Log, moves: Sequence[Move]) -> None:
     for identifier, move in parked:
         row = update(DocumentModel).where(DocumentModel.id == identifier)
         connection.execute(row.values(path=move.new, **_state(move.state)))
+        if move.metadata:
+            known = select(DocumentModel.document_metadata).where(DocumentModel.id == identifier)
+            merged = {**connection.execute(known).scalar_one(), **_plain(move.metadata)}
+            connection.execute(row.values(document_metadata=merged))
         chunks = select(ChunkModel.id).where(ChunkModel.document_id == identifier).order_by(ChunkModel.id)
         ids = list(connection.execute(chunks).scalars())
         # The lexical index holds the words of the path, so the chunks are put there again.
@@ -212,9 +218,13 @@ def store_vectors(connection: Connection, encoder_id: int, vectors: Mapping[byte
 
 
 def sweep_vectors(connection: Connection) -> int:
-    """Delete the vectors that no chunk refers to, of every encoder. Returns how many went."""
+    """Delete the vectors that no chunk refers to, and all but those of the active and the previous encoder. Returns
+    how many went.
+    """
     used = select(ChunkModel.vector_key)
-    return connection.execute(delete(VectorModel).where(VectorModel.key.not_in(used))).rowcount
+    kept = select(SettingModel.value).where(SettingModel.key.in_([ACTIVE_ENCODER, PREVIOUS_ENCODER]))
+    doomed = VectorModel.encoder_id.not_in(kept) | VectorModel.key.not_in(used)
+    return connection.execute(delete(VectorModel).where(doomed)).rowcount
 
 
 def trim_changes(connection: Connection, collection: int, generation: int) -> int:

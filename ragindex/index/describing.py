@@ -1,0 +1,92 @@
+"""What a store tells of itself, ready for JSON: its status and the list of its documents."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ragindex.index.locating import located
+from ragindex.index.places import Places
+from ragindex.store.catalog import Catalog
+from ragindex.store.rows import Activation, EncoderRow
+from ragindex.store.snapshot import LiveIndexes
+
+__all__ = ["bytes_below", "documents", "status"]
+
+
+def status(catalog: Catalog, collection: str, places: Places, live: LiveIndexes) -> dict[str, Any]:
+    """Counts, sizes on disk, encoders, index factory, generation, pending rows. Loads no encoder."""
+    identifier = catalog.collection(collection)
+    counts = catalog.counts(identifier)
+    active, previous = catalog.encoder(), catalog.previous_encoder()
+    state = live.status()
+    return {
+        "store": str(places.store),
+        "collection": collection,
+        "collections": catalog.collections(),
+        "documents": counts.documents,
+        "chunks": counts.chunks,
+        "vectors": counts.vectors,
+        "failures": counts.failures,
+        "tokens": counts.tokens,
+        "roots": catalog.roots(identifier),
+        "chunk_tokens": places.chunking.tokens,
+        "overlap": places.chunking.overlap,
+        "late_chunking": places.chunking.late,
+        "encoder": None if active is None else _encoder(active, places.store),
+        "previous_encoder": None if previous is None else _encoder(previous, places.store),
+        "activations": [_activation(entry, places.store) for entry in catalog.activations()],
+        "index": state.factory,
+        "generation": state.generation,
+        "pending": state.pending,
+        "bytes": {
+            "catalog": sum(file.stat().st_size for file in places.store.glob("catalog.sqlite*")),
+            "dense": state.dense_bytes,
+            "lexical": state.lexical_bytes,
+        },
+    }
+
+
+def documents(catalog: Catalog, collection: int) -> list[dict[str, Any]]:
+    """Every document by path."""
+    return [
+        {
+            "path": row.path,
+            "title": row.title,
+            "size": row.size,
+            "chunks": row.chunks,
+            "tokens": row.tokens,
+            "characters": row.length,
+            "mime": row.metadata.get("mime"),
+            "language": row.metadata.get("language"),
+            "modified": row.metadata.get("modified"),
+            "sha256": row.sha256,
+            "indexed_at": row.indexed_at,
+        }
+        for row in catalog.documents(collection)
+    ]
+
+
+def bytes_below(directory: Path) -> int:
+    """Sizes of all files in a directory."""
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def _encoder(row: EncoderRow, store: Path) -> dict[str, Any]:
+    return {
+        "name": located(row.locator, store),
+        "fingerprint": row.fingerprint,
+        "dimensions": row.dimensions,
+        "card": dict(row.card),
+    }
+
+
+def _activation(entry: Activation, store: Path) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(entry.activated_at, UTC)
+    return {
+        "name": located(entry.locator, store),
+        "fingerprint": entry.fingerprint,
+        "activated_at": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "note": entry.note,
+    }

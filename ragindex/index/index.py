@@ -1,0 +1,382 @@
+"""Index: a store, its encoder and its search engine behind one object.
+
+Encoder, search, loaders and ingest are imported by the methods that need them: a lexical query loads no tokenizer, a
+run that finds nothing new no model.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ragindex import filters
+from ragindex.config import Settings
+from ragindex.errors import RagIndexError
+from ragindex.index import describing
+from ragindex.index.places import Places
+from ragindex.index.serving import Generation, Serving
+from ragindex.store.catalog import Catalog
+from ragindex.store.lease import PromotionLease, WriterLease
+from ragindex.store.rows import Batch
+from ragindex.types import Document, Failure, Hit, IndexReport, Mode, Verification, WhyNot
+
+if TYPE_CHECKING:
+    from ragindex.encoder import Encoder
+    from ragindex.index.promotion import Promoter, Promotion
+    from ragindex.ingest.progress import Progress
+    from ragindex.ingest.run import IngestRun
+    from ragindex.search import Engine
+
+__all__ = ["Index"]
+
+Answer = TypeVar("Answer")
+
+
+class Index:
+    """One collection of one store: add folders, search them, look after them.
+
+    Document paths are relative to `base`, the folder that holds the store. Safe for reads from several threads; one
+    process writes at a time. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, catalog: Catalog, *, collection: str, encoder: str | Encoder | None, settings: Settings) -> None:
+        self._catalog = catalog
+        self._collection_id = catalog.collection(collection)
+        self._places = Places(catalog, self._collection_id, settings)
+        self._serving = Serving(catalog, self._collection_id, wanted=encoder, default=settings.encoder)
+        self.store = self._places.store
+        self.base = self._places.base
+        self.settings = settings
+        self.chunking = self._places.chunking
+        self.collection = collection
+
+    @classmethod
+    def open(
+        cls,
+        store: str | Path = ".ragindex",
+        *,
+        encoder: str | Encoder | None = None,
+        collection: str = "default",
+        create: bool = True,
+        settings: Settings | None = None,
+    ) -> Index:
+        """Open the store directory, creating it if absent and `create`.
+
+        encoder: None takes the one the store was built with (a new store: `settings.encoder`). Raises
+        EncoderMismatchError when the store was built with another one, StoreError when it cannot be opened,
+        UsageError for an unknown collection without `create`.
+        """
+        catalog = Catalog.open(Path(store).expanduser().absolute(), create=create)
+        try:
+            if create and not catalog.read_only:
+                catalog.collection(collection, create=True)
+            index = cls(catalog, collection=collection, encoder=encoder, settings=settings or Settings())
+            if encoder is not None:
+                index._serving.check()
+        except BaseException:
+            catalog.close()
+            raise
+        return index
+
+    def close(self) -> None:
+        """Release files and threads; harmless when repeated."""
+        self._serving.close()
+        self._catalog.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that serves; loaded when first needed. Raises EncoderError and EncoderMismatchError."""
+        return self._serving.current().encoder
+
+    def add(
+        self,
+        *paths: str | Path,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        dry_run: bool = False,
+        allow_delete: bool = False,
+        progress: Progress | None = None,
+    ) -> IndexReport:
+        """Bring the index level with files and folders: new, changed, moved and deleted ones.
+
+        Raises UsageError for a path that does not exist, WipeGuardError when more than half of the documents below
+        the paths are gone and `allow_delete` is off, StoreLockedError while another process writes. A bad file never
+        raises: see `failed`.
+        """
+        from ragindex.ingest.plan import make_plan
+        from ragindex.ingest.progress import Silent
+
+        began = time.monotonic()
+        scope = self._places.scope(paths, include, exclude)
+        if dry_run:
+            from ragindex.ingest.run import preview
+
+            return preview(make_plan(self._catalog, self._collection_id, scope))
+        shown = progress or Silent()
+        with WriterLease(self.store, command=f"index {' '.join(map(str, paths))}"):
+            live = self._serving.current().live
+            plan = make_plan(self._catalog, self._collection_id, scope)
+            if not allow_delete:
+                plan.check_wipe()
+            idle = plan.is_empty and live.settled()
+            generation = None if idle else self._serving.for_writing(self.chunking)
+            self._places.remember(scope)
+            if generation is None:
+                shown.start(0)
+                shown.finish()
+                report = IndexReport(unchanged=plan.unchanged, failed=plan.standing)
+            else:
+                report = self._run(generation, loader=scope.loader, attempt=scope.attempt).execute(plan, shown)
+                generation.live.publish(force=True)
+        return replace(report, seconds=time.monotonic() - began)
+
+    def put(self, documents: Sequence[Document], *, progress: Progress | None = None) -> IndexReport:
+        """Add or replace documents that are no files, by their `path`; a walk over folders leaves them alone.
+
+        Nothing happens to one whose text, title and metadata have not changed.
+        """
+        from ragindex.ingest.progress import Silent
+
+        began = time.monotonic()
+        with WriterLease(self.store, command="put"):
+            generation = self._serving.for_writing(self.chunking)
+            self._places.remember_chunking()
+            known = self._catalog.file_states(self._collection_id, None)
+            report = self._run(generation, loader="", attempt="").put(documents, known, progress or Silent())
+            generation.live.publish(force=True)
+        return replace(report, seconds=time.monotonic() - began)
+
+    def watch(
+        self,
+        *paths: str | Path,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+    ) -> Iterator[IndexReport]:
+        """Index the paths, then again whenever something below them changes; yields a report for every run that
+        found work.
+
+        Ends when `stop` is set. Waits while another process writes, except at the start. A run that would wipe the
+        index is not made: WipeGuardError ends the watch.
+        """
+        from ragindex.index.watching import watch
+
+        def run() -> IndexReport:
+            return self.add(*paths, include=include, exclude=exclude, progress=progress)
+
+        roots = self._places.scope(paths, include, exclude).roots
+        yield from watch(run, roots, store=self.store, stop=stop)
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        instruction: str | None = None,
+        filter: str | filters.Filter | None = None,  # noqa: A002 - the field's word for it
+        diversity: float = 0.0,
+        explain: bool = False,
+    ) -> list[Hit]:
+        """The best hits for a query, best first: k of them whenever k distinct passages match the filter.
+
+        instruction: put before the query, never before documents; None is the encoder's default. filter: an
+        expression such as "path like 'ops/%' and size < 100000". diversity: 0 ranks by score alone, towards 1 hits
+        differ more from each other. Raises UsageError for bad arguments, EncoderMismatchError when the store was
+        built with another encoder.
+        """
+        from ragindex.search import Request
+
+        request = Request(query, k, mode, instruction, _parsed(filter), diversity, explain)
+        return self._answer(lambda engine: engine.search(request))
+
+    def rank_documents(
+        self, query: str, *, k: int = 100, mode: Mode = "hybrid", instruction: str | None = None
+    ) -> list[str]:
+        """Paths of the k best documents, best first; nothing is folded away. instruction: as in `search`."""
+        from ragindex.search import Request
+
+        request = Request(query, k, mode, instruction)
+        return self._answer(lambda engine: engine.rank_documents(request))
+
+    def context(self, hits: Sequence[Hit], *, tokens: int) -> str:
+        """A numbered, cited block of hits for a prompt, at most `tokens` tokens of the encoder's tokenizer long."""
+        from ragindex.search import render_context
+
+        return render_context(hits, tokens=tokens, spans=self.encoder.tokenizer.offsets)
+
+    def why_not(
+        self,
+        query: str,
+        expect: str,
+        *,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        instruction: str | None = None,
+        filter: str | filters.Filter | None = None,  # noqa: A002
+    ) -> WhyNot:
+        """Why `expect` ("path" or "path:line") is not among the hits, and what would help."""
+        from ragindex.search import Request
+        from ragindex.search.why_not import explain_absence
+
+        request = Request(query, k, mode, instruction, _parsed(filter))
+        expected = self._places.expectation(expect)
+        return self._answer(
+            lambda engine: explain_absence(engine, self._catalog, self._collection_id, request, expected)
+        )
+
+    def instruction(self) -> str:
+        """The encoder's default query instruction; empty when it has none."""
+        return self.encoder.config.prompts.instruction
+
+    def status(self) -> dict[str, Any]:
+        """Counts, sizes on disk, encoder card, encoders that have served, index factory, generation, pending rows;
+        JSON-ready. Loads no encoder.
+        """
+        return describing.status(self._catalog, self.collection, self._places, self._serving.indexes())
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Every document by path; JSON-ready."""
+        return describing.documents(self._catalog, self._collection_id)
+
+    def iter_documents(self) -> Iterator[Document]:
+        """Every document by path with its text, out of the catalogue; see `Catalog.iter_documents` for what of its
+        structure comes back.
+        """
+        return self._catalog.iter_documents(self._collection_id)
+
+    def failures(self) -> list[Failure]:
+        """Files that could not be indexed, and why."""
+        return [Failure(row.path, row.reason) for row in self._catalog.failures(self._collection_id)]
+
+    def remove(self, *paths: str | Path) -> int:
+        """Forget documents; a folder removes everything below it. Returns how many. Raises UsageError when nothing
+        matches.
+        """
+        with WriterLease(self.store, command="remove"):
+            doomed = set().union(*map(self._places.doomed, paths))
+            present = doomed & set(self._catalog.file_states(self._collection_id, None))
+            self._catalog.commit(self._collection_id, Batch(removes=sorted(present), cleared_failures=sorted(doomed)))
+            self._serving.indexes().publish(force=True)
+        return len(present)
+
+    def verify(self) -> Verification:
+        """Read everything and compare: catalogue with itself, snapshots and copies of encoders with the catalogue.
+        Changes nothing.
+        """
+        problems = [*self._catalog.integrity(), *self._serving.indexes().problems(), *self._promoter.problems()]
+        counts = self._catalog.counts(self._collection_id)
+        return Verification(not problems, counts.documents, counts.chunks, counts.vectors, tuple(problems))
+
+    def repair(self) -> Verification:
+        """Make the snapshots again from the catalogue, embedding nothing; what remains broken is in the result."""
+        with WriterLease(self.store, command="repair"):
+            self._serving.indexes().rebuild()
+        return self.verify()
+
+    def compact(self, *, forget_previous: bool = False) -> dict[str, Any]:
+        """Drop vectors that no chunk uses, and all but those of the encoder that serves and the one before it, with
+        the copies of their encoders; give space back, make the snapshots again.
+
+        forget_previous: drop the one before too; there is no rollback then. Sizes are bytes of the store, "forgotten"
+        is the name of the encoder that was given up, or None.
+        """
+        with PromotionLease(self.store, command="compact"), WriterLease(self.store, command="compact"):
+            before = describing.bytes_below(self.store)
+            forgotten = self._promoter.forget() if forget_previous else None
+            removed = self._promoter.sweep()
+            self._catalog.vacuum()
+            self._serving.indexes().rebuild()
+        return {
+            "vectors_removed": removed,
+            "forgotten": forgotten,
+            "bytes_before": before,
+            "bytes_after": describing.bytes_below(self.store),
+        }
+
+    def promote(
+        self, encoder: str | Path | Encoder, *, keep: bool = False, note: str = "", progress: Progress | None = None
+    ) -> Promotion:
+        """Embed every chunk of the store with another encoder while the old one serves, then switch to it.
+
+        Documents can be added and removed meanwhile; readers follow the switch without being opened again. An
+        interrupted promotion changes nothing, and the next one of the same encoder goes on where it stopped.
+
+        keep: copy the encoder into the store, so that it is found wherever the store is moved to. note: why; `status`
+        shows it. Raises UsageError for an encoder that no other process could load, EncoderError when a chunk is
+        longer than it reads, StoreLockedError during another promotion, or when another process writes for an hour.
+        """
+        from ragindex.encoder import Encoder
+        from ragindex.ingest.progress import Silent
+
+        new = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
+        return self._promoter.promote(new, keep=keep, note=note, progress=progress or Silent())
+
+    def rollback(self, *, note: str = "rollback", progress: Progress | None = None) -> Promotion:
+        """Go back to the encoder that served before this one; a second rollback undoes the first.
+
+        Its vectors are still there: only what was added since is embedded. Raises UsageError when there is none,
+        EncoderError when its files are gone; otherwise as `promote`.
+        """
+        from ragindex.ingest.progress import Silent
+
+        return self._promoter.rollback(note=note, progress=progress or Silent())
+
+    def reembed(self, encoder: str | Path | Encoder, *, progress: Progress | None = None) -> int:
+        """`promote`, returning the number of texts that were embedded."""
+        return self.promote(encoder, progress=progress).embedded
+
+    @property
+    def _promoter(self) -> Promoter:
+        from ragindex.index.promotion import Promoter
+
+        return Promoter(self._catalog, self._serving, self.chunking)
+
+    def _answer(self, ask: Callable[[Engine], Answer]) -> Answer:
+        """What the serving generation says. Where the store switched meanwhile the next one is asked: the vectors of
+        the old one may be incomplete by now.
+        """
+        while True:
+            generation = self._serving.current()
+            try:
+                answer = ask(generation.engine)
+            except RagIndexError:
+                if self._serving.current() is generation:
+                    raise
+                continue
+            if self._serving.current() is generation:
+                return answer
+
+    def _run(self, generation: Generation, *, loader: str, attempt: str) -> IngestRun:
+        from ragindex.ingest.run import IngestRun
+
+        assert generation.row is not None
+        return IngestRun(
+            catalog=self._catalog,
+            collection=self._collection_id,
+            encoder=generation.encoder,
+            encoder_id=generation.row.id,
+            limits=self.settings.limits,
+            chunking=self.chunking,
+            loader=loader,
+            attempt=attempt,
+            published=generation.live.publish,
+        )
+
+
+def _parsed(given: str | filters.Filter | None) -> filters.Filter | None:
+    return filters.parse(given) if isinstance(given, str) else given

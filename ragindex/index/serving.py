@@ -1,0 +1,222 @@
+"""Which encoder answers and over which vectors, followed when this process or another one switches it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragindex.config import Chunking
+from ragindex.errors import EncoderError, EncoderMismatchError, UsageError
+from ragindex.index import locating
+from ragindex.store.catalog import Catalog
+from ragindex.store.rows import EncoderRow
+from ragindex.store.snapshot import LiveIndexes
+
+if TYPE_CHECKING:
+    from ragindex.encoder import Encoder
+    from ragindex.search import Engine
+
+__all__ = ["Generation", "Serving", "check_room"]
+
+
+class Generation:
+    """An encoder, the indexes over its vectors and the engine that asks both. Thread-safe.
+
+    A query ends with the generation that it began with, so that no query vector meets the document vectors of another
+    encoder. `row` is None as long as the store has no encoder; `encoder` is loaded when it is first needed.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        collection: int,
+        *,
+        row: EncoderRow | None,
+        live: LiveIndexes,
+        load: Callable[[EncoderRow | None], Encoder],
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.row = row
+        self.live = live
+        self.loaded = encoder
+        self._catalog = catalog
+        self._collection = collection
+        self._load = load
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """Raises EncoderError when it cannot be loaded, EncoderMismatchError when it is not the one of `row`."""
+        with self._lock:
+            if self.loaded is None:
+                self.loaded = self._load(self.row)
+            return self.loaded
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; a lexical query loads no encoder through it."""
+        from ragindex.search import Engine
+
+        with self._lock:
+            if self._engine is None:
+                self._engine = Engine(self._catalog, self.live, self._collection, lambda: self.encoder)
+            return self._engine
+
+
+class Serving:
+    """The generation that serves one collection, as of now. Thread-safe.
+
+    wanted: the encoder that the user named, or None for the store's own choice; default: that of a new store.
+    """
+
+    def __init__(self, catalog: Catalog, collection: int, *, wanted: str | Encoder | None, default: str) -> None:
+        self._catalog = catalog
+        self._collection = collection
+        self._store = catalog.directory.resolve()
+        self._wanted = wanted
+        self._default = default
+        self._lock = threading.RLock()
+        self._coming: Generation | None = None
+        row = catalog.encoder()
+        self._generation = self._made(row, self._indexes(row), None if isinstance(wanted, str) else wanted)
+
+    def current(self) -> Generation:
+        """The generation of the encoder that is active in the catalogue.
+
+        Raises EncoderMismatchError when the user named an encoder that the store has left.
+        """
+        generation = self._generation
+        if self._catalog.encoder() == generation.row:
+            return generation
+        with self._lock:
+            # Asked again: a thread that was told of the old encoder must not undo what another one did meanwhile.
+            row = self._catalog.encoder()
+            if row != self._generation.row:
+                self._generation = self._successor(row)
+            return self._generation
+
+    def indexes(self) -> LiveIndexes:
+        """The indexes over the vectors of the active encoder, whichever one the user named: upkeep needs no encoder."""
+        try:
+            return self.current().live
+        except EncoderMismatchError:
+            row, live = self._catalog.encoder(), self._generation.live
+            return live if row is None else live.under(row)
+
+    def check(self) -> None:
+        """Load the encoder that the user named; raise EncoderMismatchError when the store has another one."""
+        generation = self.current()
+        if generation.row is not None:
+            self._check(generation.encoder, generation.row)
+
+    def for_writing(self, chunking: Chunking) -> Generation:
+        """Under the lease: the generation that a writer adds to. The first writer's encoder becomes the store's."""
+        generation = self.current()
+        encoder = generation.encoder
+        check_room(encoder, chunking)
+        if generation.row is None:
+            self.register(encoder)
+            self._catalog.activate_encoder(encoder.fingerprint, note="first encoder of the store")
+            generation = self.current()
+        return generation
+
+    def register(self, encoder: Encoder) -> EncoderRow:
+        """Make an encoder known to the store. One of which the store has a copy is found there, whatever its name."""
+        locator = locating.locator_of(encoder, self._store)
+        known = next((row for row in self._catalog.encoders() if row.fingerprint == encoder.fingerprint), None)
+        if known is not None and known.locator != locator:
+            place = locating.located(known.locator, self._store)
+            if place != known.locator and locating.holds(Path(place), encoder.fingerprint):
+                locator = known.locator
+        return self._catalog.register_encoder(
+            encoder.fingerprint, locator, encoder.dimensions, dict(encoder.config.card)
+        )
+
+    def upcoming(self, encoder: Encoder, row: EncoderRow) -> Generation:
+        """The generation that will serve once `row` is activated; until then `current` does not give it."""
+        return self._made(row, self._generation.live.under(row), encoder)
+
+    @contextmanager
+    def expecting(self, coming: Generation) -> Iterator[None]:
+        """While it lasts: when this generation's encoder is activated, serve with what it has loaded and made ready."""
+        with self._lock:
+            self._coming = coming
+            if self._generation.row == coming.row:  # it serves already, and from now on because it was asked for
+                self._generation, self._wanted = coming, None
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._coming = None
+
+    def close(self) -> None:
+        """Let go of the indexes; harmless when repeated."""
+        with self._lock:
+            self._generation.live.close()
+
+    def _made(self, row: EncoderRow | None, live: LiveIndexes, encoder: Encoder | None) -> Generation:
+        return Generation(self._catalog, self._collection, row=row, live=live, load=self._load, encoder=encoder)
+
+    def _successor(self, row: EncoderRow | None) -> Generation:
+        if self._coming is not None and self._coming.row == row:
+            self._wanted = None
+            return self._coming
+        old = self._generation
+        if row is None:  # the catalogue was replaced by an older one
+            return self._made(None, self._indexes(None), old.loaded)
+        encoder = old.loaded
+        if encoder is not None and encoder.fingerprint != row.fingerprint:
+            if self._wanted is not None:
+                self._check(encoder, row)
+            encoder = None
+        return self._made(row, old.live.under(row), encoder)
+
+    def _load(self, row: EncoderRow | None) -> Encoder:
+        from ragindex.encoder import Encoder
+
+        wanted = self._wanted
+        assert wanted is None or isinstance(wanted, str), "an encoder that was given is not loaded"
+        if row is None:
+            return Encoder.load(wanted or self._default)
+        try:
+            encoder = locating.load(wanted or locating.located(row.locator, self._store), row.dimensions)
+        except EncoderError as error:
+            if wanted is not None:
+                raise
+            raise EncoderError(f"The encoder of {self._store} cannot be loaded. {error}") from error
+        self._check(encoder, row)
+        return encoder
+
+    def _indexes(self, row: EncoderRow | None) -> LiveIndexes:
+        if row is None:
+            return LiveIndexes(self._catalog, self._store, self._collection, None, None)
+        return LiveIndexes(self._catalog, self._store, self._collection, row.id, row.dimensions)
+
+    def _check(self, encoder: Encoder, row: EncoderRow) -> None:
+        if row.fingerprint == encoder.fingerprint:
+            return
+        name = locating.located(row.locator, self._store)
+        if name == encoder.name:
+            raise EncoderMismatchError(
+                f"{self._store} was built with another version of the encoder {name!r}; "
+                f"run `ragindex index PATH --encoder {name} --reembed` to bring it up to date."
+            )
+        raise EncoderMismatchError(
+            f"{self._store} was built with the encoder {name!r} ({row.fingerprint[:8]}), not with "
+            f"{encoder.name!r} ({encoder.fingerprint[:8]}); run `ragindex index PATH --encoder {encoder.name} "
+            "--reembed` to switch to it."
+        )
+
+
+def check_room(encoder: Encoder, chunking: Chunking) -> None:
+    """Raise UsageError when chunks may be longer than the encoder reads, or cannot be embedded in their context."""
+    if chunking.tokens > encoder.max_tokens:
+        raise UsageError(
+            f"chunk_tokens is {chunking.tokens}, but this encoder reads at most {encoder.max_tokens} tokens."
+        )
+    if chunking.late:
+        _ = encoder.spans  # which says why not
