@@ -71,8 +71,10 @@ def check_recipe(recipe: Recipe, encoders: int) -> None:
     if isinstance(recipe, SelfPosition):
         if len(recipe.probe) < 2 or recipe.batch < 2:
             raise UsageError("Weights are learned by contrast, which takes at least two pairs, and two in a batch.")
-        if recipe.steps < 1 or recipe.rate <= 0 or recipe.temperature <= 0:
-            raise UsageError("Learning weights takes at least one step, and a rate and temperature above 0.")
+        if recipe.steps < 1 or recipe.tokens < 1 or not recipe.rate > 0 or not recipe.temperature > 0:
+            raise UsageError("Learning weights takes at least one step and token, a rate and a temperature above 0.")
+        if recipe.seed < 0:
+            raise UsageError(f"The seed is {recipe.seed}; it must not be negative.")
 
 
 def slerp_coefficients(cosine: float, t: float) -> tuple[float, float]:
