@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import HEAD_DIMENSIONS, SENTENCES, tiny_encoder
 from torch import nn
 
 from ragindex import Encoder
@@ -25,7 +26,7 @@ from ragindex.train.loop import Backward, LoopSettings, rate_at, train
 from ragindex.train.model import Lora, TrainableEncoder
 from ragindex.train.run import Run, data_fingerprint
 from ragindex.train.session import Plan, run_objective
-from tiny import HEAD_DIMENSIONS, SENTENCES, tiny_encoder
+from ragindex.train.stopping import Interrupts
 
 
 class Line:
@@ -181,6 +182,61 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(TrainingError, match=r"No space left on device\); free some space and repeat"):
         train(Line(), LoopSettings(steps=30, checkpoint_steps=5), run=run)
     assert Run(tmp_path / "out").begin("line", {}, {}) is None  # nothing half-written passes for a checkpoint
+
+
+def test_a_disk_that_fills_up_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TrainableEncoder.open(tiny_encoder(tmp_path / "tiny"))
+    plan = Plan("distill", tmp_path / "out", LoopSettings(steps=3), {"encoder": "tiny"})
+    options = DistillOptions(tokens=512, held_out=10)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ragindex.train.model.save_file", full)
+        with pytest.raises(TrainingError, match=r"No space left on device\); free some space and repeat"):
+            run_objective(VectorDistillation(model, _corpus(model), options), model, plan)
+    assert not (tmp_path / "out" / "ragindex.json").exists()
+    model = TrainableEncoder.open(tmp_path / "tiny")
+    steps = (tmp_path / "out" / "run" / "log.jsonl").read_text(encoding="utf-8")
+    summary = run_objective(VectorDistillation(model, _corpus(model), options), model, plan)
+    assert summary.steps == 3
+    assert (tmp_path / "out" / "run" / "log.jsonl").read_text(encoding="utf-8") == steps  # nothing was done twice
+    Encoder.load(tmp_path / "out").encode_queries(["kettle"])
+
+
+def test_two_runs_do_not_write_into_one_directory(tmp_path: Path) -> None:
+    model = TrainableEncoder.open(tiny_encoder(tmp_path / "tiny"))
+    plan = Plan("distill", tmp_path / "out", LoopSettings(steps=2), {"encoder": "tiny"})
+    objective = VectorDistillation(model, _corpus(model), DistillOptions(tokens=512, held_out=10))
+    other = Run(tmp_path / "out")
+    plan.begin(other)
+    with other.held(), pytest.raises(UsageError, match="Another process is training into"):
+        run_objective(objective, model, plan)
+    assert run_objective(objective, model, plan).steps == 2
+
+
+def test_signals_wait_for_the_end_of_a_step() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        with Interrupts() as interrupts:
+            assert not interrupts.asked
+            signal.raise_signal(number)
+            assert interrupts.asked
+            with pytest.raises(SystemExit) as ended:
+                signal.raise_signal(number)
+        assert ended.value.code == 128 + number
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a job in the background
+    try:
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            assert not interrupts.asked
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupts.asked
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_the_rate_rises_then_falls() -> None:

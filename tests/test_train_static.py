@@ -1,4 +1,4 @@
-"""The static floor from a toy teacher, end to end: crops, teacher vectors, floor, rotation, distillation."""
+"""The static floor from a toy teacher, end to end: crops, teacher vectors, floor, rotation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import click
 import numpy as np
 import pytest
 import torch
@@ -19,11 +19,13 @@ from safetensors.numpy import save_file
 from tiny import SENTENCES, tiny_encoder, tiny_tokenizer
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from ragindex.cli import main
 from ragindex.encoder import Encoder, torch_forward
-from ragindex.errors import TrainingError
-from ragindex.train import distill, rotate, static_init, teacher
+from ragindex.errors import TrainingError, UsageError
+from ragindex.train import rotate
 from ragindex.train.crops import CropMixture, Record, draw_crops, read_records
-from ragindex.train.teacher import Teacher, read_shards
+from ragindex.train.teacher import make_shards, read_shards
+from ragindex.train.token_vectors import token_vectors
 
 DIMENSIONS = 96
 WORDS = sorted({word.strip(".,;:()") for sentence in SENTENCES for word in sentence.split()})
@@ -34,9 +36,15 @@ def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_forward, "choose_dtype", lambda device: torch.float32)
 
 
-def call(command: click.Command, *arguments: object) -> str:
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+def call(command: str, *arguments: object) -> str:
+    result = CliRunner().invoke(main, ["train", command, *map(str, arguments)])
     assert result.exit_code == 0, result.output
+    return str(result.output)
+
+
+def refused(command: str, *arguments: object) -> str:
+    result = CliRunner().invoke(main, ["train", command, *map(str, arguments)])
+    assert result.exit_code == 2
     return str(result.output)
 
 
@@ -56,17 +64,19 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_records(folder / "records.jsonl", records)
     write_teacher(folder / "teacher")
-    call(
-        teacher.main,
-        *("--teacher", folder / "teacher", "--text", folder / "records.jsonl"),
-        *("--output", folder / "shards", "--shards", 2, "--shard-size", 240),
-    )
-    call(
-        static_init.main,
-        *("--teacher", folder / "teacher", "--shards", folder / "shards", "--output", folder / "floor"),
-        *("--layers", 1, "--hidden", 32, "--epochs", 30),
-    )
+    shards(folder)
+    static(folder, folder / "floor", "--layers", 1, "--epochs", 30)
     return folder
+
+
+def shards(workshop: Path, output: Path | None = None, **changes: Any) -> None:
+    options = {"shards": 2, "seed": 7, "size": 240, **changes}
+    make_shards(str(workshop / "teacher"), [workshop / "records.jsonl"], output or workshop / "shards", **options)
+
+
+def static(workshop: Path, output: Path, *arguments: object) -> str:
+    common = ("--teacher", workshop / "teacher", "--vectors", workshop / "shards", "--hidden", 32)
+    return call("static", "--output", output, *common, *arguments)
 
 
 def write_teacher(directory: Path) -> None:
@@ -84,6 +94,16 @@ def write_teacher(directory: Path) -> None:
         initializer_range=0.5,
     )
     BertModel(config).save_pretrained(directory)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    rows = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(modules)
+    ]
+    (directory / "modules.json").write_text(json.dumps(rows), encoding="utf-8")
+    (directory / "sentence_bert_config.json").write_text('{"max_seq_length": 256}', encoding="utf-8")
+    (directory / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": DIMENSIONS, "pooling_mode_mean_tokens": True}
+    (directory / "1_Pooling" / "config.json").write_text(json.dumps(pooling), encoding="utf-8")
 
 
 def crops_and_targets(workshop: Path) -> tuple[list[str], np.ndarray]:
@@ -99,23 +119,45 @@ def test_teacher_vectors_are_unit_and_in_order(workshop: Path) -> None:
     crops, targets = crops_and_targets(workshop)
     assert targets.shape == (480, DIMENSIONS)
     np.testing.assert_allclose(np.linalg.norm(targets, axis=1), 1.0, atol=2e-3)
-    again = Teacher(workshop / "teacher").encode(crops[:30])
+    again = Encoder.load(workshop / "teacher").encode_documents(crops[:30])
     np.testing.assert_allclose(again, targets[:30], atol=2e-3)
-    alone = np.concatenate([Teacher(workshop / "teacher").encode([crop]) for crop in crops[:3]])
-    np.testing.assert_allclose(again[:3], alone, atol=1e-5)
 
 
 def test_finished_shards_are_not_made_again_and_a_missing_one_is_the_same(workshop: Path, tmp_path: Path) -> None:
-    shards = Path(shutil.copytree(workshop / "shards", tmp_path / "shards"))
-    first, second = (shards / f"0000{number}.safetensors" for number in (0, 1))
+    folder = Path(shutil.copytree(workshop / "shards", tmp_path / "shards"))
+    first, second = (folder / f"0000{number}.safetensors" for number in (0, 1))
     first.write_bytes(b"kept as it is")
     lost = second.read_bytes()
     second.unlink()
-    options = ("--teacher", workshop / "teacher", "--text", workshop / "records.jsonl", "--output", shards)
-    call(teacher.main, *options, "--shards", 2, "--shard-size", 240)
+    shards(workshop, folder)
     assert first.read_bytes() == b"kept as it is"
     assert second.read_bytes() == lost
-    assert list(shards.glob("*.partial")) == []
+    assert list(folder.glob("*.partial")) == []
+
+
+def test_shards_of_different_making_are_not_mixed(workshop: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(workshop / "shards", tmp_path / "shards"))
+    for changes, message in (({"seed": 8}, "the seed 7"), ({"size": 99}, "shards of 240 texts")):
+        with pytest.raises(UsageError, match=message):
+            shards(workshop, folder, shards=3, **changes)
+    other = write_records(tmp_path / "other.jsonl", [{"title": "kettle", "text": SENTENCES[1]}])
+    with pytest.raises(UsageError, match="made with other text"):
+        make_shards(str(workshop / "teacher"), [other], folder, shards=3, seed=7, size=240)
+    with pytest.raises(UsageError, match="made with another teacher"):
+        make_shards(str(tiny_encoder(tmp_path / "t")), [workshop / "records.jsonl"], folder, shards=3, seed=7, size=240)
+    (folder / "made.json").unlink()
+    with pytest.raises(UsageError, match=r"but not made\.json"):
+        shards(workshop, folder, shards=3)
+    assert len(list(folder.glob("*.safetensors"))) == 2
+
+
+def test_single_tokens_are_read_as_the_teacher_reads_them(workshop: Path) -> None:
+    words = tiny_tokenizer()
+    vectors = token_vectors(workshop / "teacher", words.get_vocab_size())
+    assert vectors.shape == (words.get_vocab_size(), DIMENSIONS)
+    expected = Encoder.load(workshop / "teacher").encode_documents(["kettle", "vaccine"])
+    found = vectors[[words.token_to_id(word) for word in ("kettle", "vaccine")]]
+    np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_the_floor_is_an_encoder_that_refinement_made_better(workshop: Path) -> None:
@@ -135,8 +177,7 @@ def test_the_floor_is_an_encoder_that_refinement_made_better(workshop: Path) -> 
 
 
 def test_refinement_can_be_left_out(workshop: Path, tmp_path: Path) -> None:
-    options = ("--teacher", workshop / "teacher", "--shards", workshop / "shards", "--output", tmp_path / "plain")
-    call(static_init.main, *options, "--layers", 1, "--hidden", 32, "--epochs", 0)
+    static(workshop, tmp_path / "plain", "--layers", 1, "--epochs", 0)
     (step,) = Encoder.load(tmp_path / "plain").config.card["steps"]
     whole = Encoder.load(workshop / "floor").config.card["steps"]
     assert step == whole[0]  # the same seed, so the same held-out crops and the same start
@@ -149,8 +190,7 @@ def test_pairs_bring_what_belongs_together_nearer(workshop: Path, tmp_path: Path
     handles = [" ".join(generator.sample(WORDS, 3)) for _ in texts]
     rows = [{"query": handle, "positive": text} for handle, text in zip(handles, texts, strict=True)]
     pairs = write_records(tmp_path / "pairs.jsonl", rows)
-    options = ("--teacher", workshop / "teacher", "--shards", workshop / "shards", "--output", tmp_path / "contrasted")
-    call(static_init.main, *options, "--layers", 0, "--hidden", 32, "--epochs", 30, "--pairs", pairs, "--steps", 40)
+    static(workshop, tmp_path / "contrasted", "--layers", 0, "--epochs", 30, "--pairs", pairs, "--steps", 40)
 
     def found(path: Path) -> float:
         encoder = Encoder.load(path, device="cpu")
@@ -164,8 +204,10 @@ def test_pairs_bring_what_belongs_together_nearer(workshop: Path, tmp_path: Path
 
 
 def test_rotation_keeps_cosines_and_makes_cut_vectors_better(workshop: Path, tmp_path: Path) -> None:
-    rotated = Path(shutil.copytree(workshop / "floor", tmp_path / "rotated"))
-    call(rotate.main, "--encoder", rotated, "--shards", workshop / "shards", "--steps", "16,64,128")
+    rotated = tmp_path / "rotated"
+    options = ("--vectors", workshop / "shards", "--output", rotated, "--matryoshka", "16,64,128", "--json")
+    shown = json.loads(call("rotate", "--encoder", workshop / "floor", *options))
+    assert shown == {"encoder": str(rotated), "matryoshka": [16, 64]}
     crops, _ = crops_and_targets(workshop)
     crops = crops[:200]
     before, after = (Encoder.load(path, device="cpu") for path in (workshop / "floor", rotated))
@@ -191,47 +233,6 @@ def test_principal_axes_are_orthogonal_largest_first() -> None:
     np.testing.assert_allclose(np.abs(axes[0]), [0, 1, 0, 0, 0, 0], atol=0.1)
 
 
-def test_distillation_runs_and_its_card_says_what_the_encoder_does(workshop: Path, tmp_path: Path) -> None:
-    output = call(
-        distill.main,
-        *("--encoder", workshop / "floor", "--shards", workshop / "shards", "--output", tmp_path / "student"),
-        *("--minutes", 0.01, "--tokens", 512, "--seed", 3),
-    )
-    last = json.loads(output.splitlines()[-1])
-    encoder = Encoder.load(tmp_path / "student", device="cpu")
-    assert encoder.config.card["distillation"] == last
-    assert encoder.config.card["method"].startswith("static floor")
-    crops, targets = crops_and_targets(workshop)
-    order = list(range(len(crops)))
-    random.Random(3).shuffle(order)
-    held_out = order[: len(crops) - last["crops"]]
-    measured = mean_cosine(encoder, [crops[index] for index in held_out], targets[held_out])
-    assert measured == pytest.approx(last["held_out_cosine"], abs=5e-3)
-    assert encoder.fingerprint != Encoder.load(workshop / "floor").fingerprint
-
-
-def test_learning_rate_warms_up_and_falls() -> None:
-    rates = [distill.rate_at(step / 100) for step in range(101)]
-    peak = rates.index(max(rates))
-    assert rates[0] == 0.0
-    assert rates[peak] == pytest.approx(1.0)
-    assert peak == 3
-    assert all(later < earlier for earlier, later in itertools.pairwise(rates[peak:]))
-    assert rates[-1] == pytest.approx(0.01)
-    assert distill.rate_at(1.5) == pytest.approx(0.01)
-
-
-def test_batches_respect_the_budget_and_use_every_example() -> None:
-    examples = [distill.Example([1] * (1 + number % 17), np.zeros(2, np.float32)) for number in range(50)]
-    stream = distill.batches(examples, tokens=40, seed=1)
-    seen: list[int] = []
-    while len(seen) < len(examples):
-        batch = next(stream)
-        assert len(batch) * max(len(item.ids) for item in batch) <= 40
-        seen.extend(id(item) for item in batch)
-    assert sorted(seen) == sorted(id(item) for item in examples)
-
-
 def write_shard(directory: Path, crops: list[str]) -> Path:
     directory.mkdir()
     with gzip.open(directory / "00000.json.gz", "wt", encoding="utf-8") as out:
@@ -243,28 +244,25 @@ def write_shard(directory: Path, crops: list[str]) -> Path:
 def test_too_little_to_learn_from_is_said(workshop: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     few = write_shard(tmp_path / "few", ["key", "kettle"])
-    floor, out = workshop / "floor", tmp_path / "out"
-    for shards, message in ((tmp_path / "none", "no finished shards"), (few, "2 crops; at least 10")):
-        for command, options in (
-            (static_init.main, ("--teacher", workshop / "teacher", "--output", out)),
-            (distill.main, ("--encoder", floor, "--output", out, "--minutes", 0.01)),
-        ):
-            with pytest.raises(TrainingError, match=message):
-                call(command, *options, "--shards", shards)
-    with pytest.raises(TrainingError, match="no finished shards"):
-        call(rotate.main, "--encoder", floor, "--shards", tmp_path / "none")
+    out = tmp_path / "out"
+    floor = ("--teacher", workshop / "teacher", "--output", out)
+    assert "no finished shards" in refused("static", *floor, "--vectors", tmp_path / "none")
+    assert "2 crops; at least 10" in refused("static", *floor, "--vectors", few)
+    turned = ("--encoder", workshop / "floor", "--output", out)
+    assert "no finished shards" in refused("rotate", *turned, "--vectors", tmp_path / "none")
     assert not out.exists()
 
 
-def test_an_encoder_without_head_has_nothing_to_train(workshop: Path, tmp_path: Path) -> None:
-    headless = tiny_encoder(tmp_path / "headless", head=False)
-    with pytest.raises(TrainingError, match="no head to rotate"):
-        call(rotate.main, "--encoder", headless, "--shards", workshop / "shards")
-    with pytest.raises(TrainingError, match="no head to train; start from a static floor"):
-        call(
-            distill.main,
-            *("--encoder", headless, "--shards", workshop / "shards", "--output", tmp_path / "out", "--minutes", 0.01),
-        )
+def test_what_cannot_be_rotated_is_said(workshop: Path, tmp_path: Path) -> None:
+    headless, other = tiny_encoder(tmp_path / "headless", head=False), tiny_encoder(tmp_path / "other")
+    common = ("--vectors", workshop / "shards", "--output", tmp_path / "out")
+    assert "no head to rotate" in refused("rotate", "--encoder", headless, *common)
+    said = refused("rotate", "--encoder", other, *common)
+    assert f"have {DIMENSIONS} dimensions, the encoder's 24" in said
+    assert "give numbers such as" in refused("rotate", "--encoder", workshop / "floor", *common, "--matryoshka", "x")
+    used = ("--vectors", workshop / "shards", "--output", workshop / "floor")
+    assert "is not empty" in refused("rotate", "--encoder", workshop / "floor", *used)
+    assert "is not empty" in refused("static", "--teacher", workshop / "teacher", *used)
 
 
 def test_the_same_seed_draws_the_same_crops(workshop: Path) -> None:

@@ -176,6 +176,7 @@ class _Adapter:
         )
 
     def _open(self) -> TrainableEncoder:
+        torch.manual_seed(self._options.seed)  # a new adapter begins at random
         model = TrainableEncoder.open(self._name)
         if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
             model = TrainableEncoder.open(self._name, lora=Lora())

@@ -67,7 +67,6 @@ class TrainableEncoder(nn.Module):
         self.device = choose_device(device)
         # Master weights are float32: updates of a bfloat16 weight are mostly lost in rounding.
         self.backbone: nn.Module = load_checkpoint(checkpoint, device=self.device, dtype=torch.float32)
-        self.backbone.requires_grad_(requires_grad=True)  # adapters that were merged on loading had frozen it
         self.mixed = choose_dtype(self.device) == torch.bfloat16
         head = Head.read(checkpoint.directory)
         self.log_weights = _parameter(None if head.token_weights is None else _log(head.token_weights))
@@ -296,7 +295,7 @@ def adapted(backbone: nn.Module, lora: Lora, attention: Attention) -> nn.Module:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         # peft asks the decoder for a property that transformers has renamed.
         warnings.simplefilter("ignore", FutureWarning)
-        pass
+        torch.manual_seed(lora.seed)
         wrapped: nn.Module = get_peft_model(backbone, config)
     check_attention(wrapped, attention)  # type: ignore[arg-type]
     return wrapped

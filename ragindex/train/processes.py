@@ -3,6 +3,9 @@
 Every process embeds its own part of a batch. In the softmax it contrasts its own queries with the documents of all, so
 the batch is as large as all parts together. `ragindex.train.loop` takes the mean of the gradients. Only the main one,
 of rank 0, writes.
+
+Every process holds the whole model. Sharding it over GPUs (FSDP) is not done: accelerate has it, and the place for it
+is where `ragindex.train.loop` has the accelerator and the objective's model, and `ragindex.train.run` its tensors.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ A checkpoint is written beside its place and renamed into it, so one that exists
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -71,6 +72,18 @@ class Run:
         versions = {name: _version(name) for name in _PACKAGES}
         _write_json(self.directory / "config.json", {**config, "versions": versions})
         return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the block runs no other process may train into this directory. Raises UsageError when one does."""
+        with (self.directory / "config.json").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"Another process is training into {self.output}; wait for it, or choose another --output."
+                ) from error
+            yield  # the lock goes with the file, and with the process
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one object to log.jsonl."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from ragindex.train.card import write_card
 from ragindex.train.loop import LoopSettings, Objective, Reporter, Silent, train
 from ragindex.train.plot import plot_run
 from ragindex.train.processes import in_turn, rank
-from ragindex.train.run import Run, data_fingerprint, writing
+from ragindex.train.run import Checkpoint, Run, data_fingerprint, writing
 
 __all__ = ["Plan", "Product", "Summary", "run_objective"]
 
@@ -77,6 +78,13 @@ def run_objective(objective: Objective, product: Product, plan: Plan, *, reporte
     reporter = reporter or Silent()
     run = Run(plan.output)
     resume = in_turn(lambda: plan.begin(run))
+    with run.held() if rank() == 0 else nullcontext():
+        return _trained(objective, product, plan, run, resume, reporter)
+
+
+def _trained(
+    objective: Objective, product: Product, plan: Plan, run: Run, resume: Checkpoint | None, reporter: Reporter
+) -> Summary:
     rows = train(objective, plan.settings, run=run, resume=resume, reporter=reporter)
     summary = _summary(rows, plan.output)
     if rank() > 0:

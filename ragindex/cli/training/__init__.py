@@ -22,6 +22,8 @@ _COMMANDS = {
     "distill": "distilling",
     "mine": "mining",
     "recipe": "recipes",
+    "static": "static_floor",
+    "rotate": "rotating",
 }
 _EXTRA = ("accelerate", "matplotlib", "peft", "sentence_transformers")
 
@@ -50,6 +52,4 @@ def require_extra() -> None:
     """Raise TrainingError, naming the extra, when a package that training needs is missing."""
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainingError(
-            f"Training needs {', '.join(missing)}; install them with `pip install 'ragindex[train]'`."
-        )
+        raise TrainingError(f"Training needs {', '.join(missing)}; install them with `pip install 'ragindex[train]'`.")

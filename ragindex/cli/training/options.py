@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,16 @@ from tqdm import tqdm
 from ragindex.cli.terminal import note
 from ragindex.errors import UsageError
 
-__all__ = ["ProgressBar", "encoder_option", "length_options", "output_option", "require_length"]
+__all__ = [
+    "ProgressBar",
+    "encoder_option",
+    "length_options",
+    "licence_option",
+    "licences_from",
+    "output_option",
+    "recorded",
+    "require_length",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -27,6 +36,36 @@ output_option = click.option(
     required=True,
     help="Directory of the trained encoder; its run/ holds log and checkpoints.",
 )
+
+licence_option = click.option(
+    "--licence",
+    "licences",
+    metavar="DATA=TEXT",
+    multiple=True,
+    help="Licence of a file of the training data, for the card; may be repeated.",
+)
+
+
+def licences_from(given: Sequence[str]) -> dict[str, str]:
+    """The licences by what they are of. Raises UsageError for one that is not DATA=TEXT."""
+    wrong = next((text for text in given if not all(part.strip() for part in text.partition("="))), None)
+    if wrong is not None:
+        raise UsageError(f"--licence is {wrong!r}; give DATA=TEXT, such as pairs.jsonl='CC BY 4.0'.")
+    return {name.strip(): text.strip() for name, _, text in (item.partition("=") for item in given)}
+
+
+def recorded(ctx: click.Context, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """What decides the result, JSON-ready: the command's options but for where it goes and how it is shown, and but for
+    `length_options`, which a run records itself.
+    """
+    left_out = {"output", "as_json", "steps", "minutes", "rate", "seed", *without}
+    return {name: _plain(value) for name, value in ctx.params.items() if name not in left_out}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def length_options(function: Function) -> Function:
