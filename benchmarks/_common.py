@@ -32,7 +32,13 @@ class Times:
         return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
 
 
-def interleaved(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1) -> dict[str, Times]:
+def interleaved(
+    tasks: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Times]:
     """Run every task once per round, so that a change of load on the machine meets all of them alike.
 
     The first `warm_up` rounds are not counted.
@@ -40,10 +46,10 @@ def interleaved(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warm_
     found: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(warm_up + rounds):
         for name, task in tasks.items():
-            began = time.perf_counter()
+            began = clock()
             task()
             if number >= warm_up:
-                found[name].append(time.perf_counter() - began)
+                found[name].append(clock() - began)
     return {name: Times(tuple(seconds)) for name, seconds in found.items()}
 
 

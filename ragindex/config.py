@@ -18,6 +18,7 @@ from ragindex.errors import UsageError
 __all__ = ["Chunking", "Limits", "Settings", "load_settings"]
 
 _MEBIBYTE = 1 << 20
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,13 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Chunking:
     """How text is cut, in the encoder's tokens; a chunk's prompt, title, headings and special tokens count towards
-    it.
+    it. late: chunks are embedded in the context of their document (`ragindex.encoder.spans`), so a heading is known to
+    them because it was read, and only the document's title counts.
     """
 
     tokens: int = 256
     overlap: int = 32
+    late: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens < 16:
@@ -62,13 +65,15 @@ class Chunking:
 class Settings:
     """Everything a user may set that is not part of a single request.
 
-    encoder: name, directory or hub id. chunk_tokens and overlap: see `Chunking`; None leaves a store as it was begun.
+    encoder: name, directory or hub id. chunk_tokens, overlap and late_chunking: see `Chunking`; None leaves a store as
+    it was begun.
     include and exclude: glob patterns with the meaning of a `.gitignore` line.
     """
 
     encoder: str = "bundled"
     chunk_tokens: int | None = None
     overlap: int | None = None
+    late_chunking: bool | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -81,7 +86,7 @@ class Settings:
         begun = begun or Chunking()
         tokens = begun.tokens if self.chunk_tokens is None else self.chunk_tokens
         overlap = min(begun.overlap, tokens // 8) if self.overlap is None else self.overlap
-        return Chunking(tokens, overlap)
+        return Chunking(tokens, overlap, begun.late if self.late_chunking is None else self.late_chunking)
 
 
 def load_settings(folder: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -127,6 +132,10 @@ def _checked(kind: type[Limits] | type[Settings], table: Any, origin: str) -> di
             if not isinstance(value, str):
                 raise UsageError(f"{origin}: {key} must be a string.")
             result[key] = value
+        elif wanted.startswith("bool"):
+            if not isinstance(value, bool):
+                raise UsageError(f"{origin}: {key} must be true or false.")
+            result[key] = value
         else:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UsageError(f"{origin}: {key} must be a number.")
@@ -155,6 +164,10 @@ def _parse(raw: str, wanted: str, name: str) -> Any:
         return [item.strip() for item in raw.split(",") if item.strip()]
     if wanted == "str":
         return raw
+    if wanted.startswith("bool"):
+        if raw.lower() not in _SWITCH:
+            raise UsageError(f"{name} is {raw!r}; it must be true or false.")
+        return _SWITCH[raw.lower()]
     try:
         return float(raw) if wanted == "float" else int(raw)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from tiny import tiny_encoder
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from ragindex.encoder import backbone
 from ragindex.encoder.backbone import check_attention, load_backbone, set_attention
 from ragindex.errors import BackboneError
 
@@ -209,6 +211,8 @@ def test_a_model_that_ignores_both_switches_is_caught() -> None:
     ("family", "options", "message"),
     [
         ("bloom", {"n_layer": 2, "n_head": 4}, r"BloomModel has a one-sided position bias \(ALiBi\)"),
+        ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 4}, r"MptModel has a one-sided position bias \(ALiBi\)"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, "Lfm2Model has conv layers"),
         (
             "qwen3_next",
             {"layer_types": ["linear_attention", "full_attention"], "head_dim": 8, "num_experts": 0},
@@ -227,6 +231,13 @@ def test_what_no_mask_makes_two_sided_is_refused_by_name(family: str, options: d
         set_attention(model, "bidirectional")
     set_attention(model, "causal")
     check_attention(model, "causal")
+
+
+def test_a_model_without_attention_is_refused() -> None:
+    model = build("rwkv", attention_hidden_size=32, context_length=64)
+    set_attention(model, "bidirectional")
+    with pytest.raises(BackboneError, match="RwkvModel stayed causal"):
+        check_attention(model, "bidirectional")
 
 
 def test_falcon_with_alibi_is_refused() -> None:
@@ -252,6 +263,8 @@ def test_self_test_leaves_the_model_as_it_was() -> None:
         set_attention(model, "bidirectional")
         check_attention(model, "bidirectional")
         assert model.training is training
+        set_attention(model, "causal")
+        check_attention(model, "causal")  # dropout would move every state, the first one's too
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -262,3 +275,56 @@ def test_loading_switches_and_tests(tmp_path: Path) -> None:
         assert not model.training
         assert reads_the_future(model, padded=True) is (attention == "bidirectional")
         check_attention(model, attention)
+
+
+@pytest.mark.parametrize(
+    ("attention", "broken", "message"),
+    [
+        ("bidirectional", lambda model, attention: None, "LlamaModel stayed causal without padding"),
+        ("bidirectional", lambda model, attention: switch_modules(model), "LlamaModel stayed causal in padded batches"),
+        ("causal", lambda model, attention: set_attention(model, "bidirectional"), "reads the future in causal mode"),
+    ],
+)
+def test_no_model_is_served_untested(
+    attention: str,
+    broken: Callable[[PreTrainedModel, str], None],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Were the switches to fail one day, with another transformers or another architecture, loading would too."""
+    build("llama").save_pretrained(tmp_path)
+    monkeypatch.setattr(backbone, "set_attention", broken)
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(tmp_path, attention=attention, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_a_model_brings_no_code_and_asks_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published LLM2Vec models name modelling code of their own in config.json; it is never run."""
+    build("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    classes = {"AutoConfig": "own.LlamaConfig", "AutoModel": "own.LlamaModel"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": classes}), encoding="utf-8")
+    (tmp_path / "own.py").write_text("raise SystemExit('ran')\n", encoding="utf-8")
+    asked: list[dict[str, object]] = []
+    for kind in (backbone.AutoConfig, backbone.AutoModel):
+        monkeypatch.setattr(kind, "from_pretrained", remembering(kind.from_pretrained, asked))
+    load_backbone(tmp_path, attention="bidirectional", device=torch.device("cpu"), dtype=torch.float32)
+    assert len(asked) == 2
+    assert all(options["trust_remote_code"] is False and options["local_files_only"] is True for options in asked)
+
+
+def remembering(function: Callable[..., object], asked: list[dict[str, object]]) -> Callable[..., object]:
+    def call(*arguments: object, **options: object) -> object:
+        asked.append(options)
+        return function(*arguments, **options)
+
+    return call
+
+
+def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
+    build("llama").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(BackboneError, match=r"cannot be loaded: .*model\.safetensors"):
+        load_backbone(tmp_path, attention="bidirectional", device=torch.device("cpu"), dtype=torch.float32)

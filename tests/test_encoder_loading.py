@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import HIDDEN, SENTENCES, tiny_encoder
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models, normalizers, processors
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from ragindex.encoder import PROMPT_STYLES, Encoder, hub, torch_forward
-from ragindex.encoder.backbone import set_attention
+from ragindex.encoder.backbone import load_backbone, set_attention
 from ragindex.errors import EncoderError, MissingDependencyError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # from peft, in helpers
@@ -203,6 +204,54 @@ def test_an_adapter_that_does_not_fit_is_refused_and_not_ignored(decoder: Path, 
             Encoder.load(tmp_path / "changed").encode_documents(["key"])
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"peft_type": "IA3"}, "is of the kind IA3; only LoRA can be merged"),
+        ({"peft_type": None}, "is of the kind None; only LoRA can be merged"),
+        ({"target_modules": ["nowhere_proj"]}, "cannot be loaded: Target modules"),
+        ({"r": "four"}, "cannot be loaded"),
+        ({"use_dora": True}, "is incomplete: .*lora_magnitude_vector is missing"),
+        ({"rank_pattern": {"q_proj": 2}}, "has another size"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_one_clear_sentence(
+    values: dict[str, object], message: str, mntp: Path, tmp_path: Path
+) -> None:
+    changed = Path(shutil.copytree(mntp, tmp_path / "changed"))
+    file = changed / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+    with pytest.raises(EncoderError, match=message):
+        Encoder.load(changed).encode_documents(["key"])
+
+
+def test_damaged_adapter_weights_are_one_clear_sentence(mntp: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(mntp, tmp_path / "changed"))
+    (changed / "adapter_model.safetensors").write_bytes(b"not a tensor")
+    with pytest.raises(EncoderError, match=r"changed cannot be loaded: Error while deserializing header"):
+        Encoder.load(changed).encode_documents(["key"])
+
+
+def test_the_task_of_an_adapter_does_not_matter(decoder: Path, mntp: Path, tmp_path: Path) -> None:
+    """What was trained for generation is merged into the same bare decoder."""
+    changed = Path(shutil.copytree(mntp, tmp_path / "changed"))
+    file = changed / "adapter_config.json"
+    table = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**table, "task_type": "CAUSAL_LM"}), encoding="utf-8")
+    found = Encoder.load(changed, device="cpu").encode_documents(TEXTS)
+    np.testing.assert_allclose(found, reference(decoder, [mntp], TEXTS), atol=1e-5)
+
+
+def test_adapters_are_merged_in_float32_whatever_is_served(decoder: Path, mntp: Path, supervised: Path) -> None:
+    adapters, device = [mntp, supervised], torch.device("cpu")
+    served, exact = (
+        load_backbone(decoder, attention="bidirectional", device=device, dtype=dtype, adapters=adapters)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    for one, other in zip(served.parameters(), exact.parameters(), strict=True):
+        assert torch.equal(one, other.bfloat16())
+
+
 def test_broken_chains_are_one_clear_sentence(decoder: Path, mntp: Path, tmp_path: Path) -> None:
     def changed(**values: object) -> Path:
         shutil.copytree(mntp, tmp_path / "changed", dirs_exist_ok=True)
@@ -293,3 +342,69 @@ def test_a_hub_id_is_fetched_and_nothing_else_is(decoder: Path, monkeypatch: pyt
             Encoder.load(name)
     assert asked == ["some/model", "other/model"]
     assert not any(pattern.endswith((".bin", ".py", ".safetensors*")) for pattern in hub.WANTED)
+
+
+@pytest.fixture(scope="module")
+def sentence_piece(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder with the tokenizer of Llama 2: a space before the first word too, bytes for unknown characters."""
+    directory = tmp_path_factory.mktemp("sentence-piece") / "decoder"
+    names = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *"▁abcdefghijklmnopqrstuvwxyz",
+        "▁▁",
+        "▁k",
+    ]
+    words = Tokenizer(models.BPE(dict(zip(names, range(len(names)), strict=True)), [("▁", "▁"), ("▁", "k")], **BYTES))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    words.add_special_tokens(names[:3])
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model("llama", vocab_size=len(names), **sizes)).save_pretrained(directory)
+    words.save(str(directory / "tokenizer.json"))
+    table = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(table), encoding="utf-8")
+    return directory
+
+
+BYTES = {"unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True}
+
+
+def test_a_tokenizer_keeps_the_rules_of_its_file(sentence_piece: Path, tmp_path: Path) -> None:
+    """transformers 5 makes Llama's anew from its vocabulary and would treat leading spaces in another way."""
+    stored = Tokenizer.from_file(str(sentence_piece / "tokenizer.json"))
+    encoder = Encoder.load(sentence_piece, device="cpu")
+    for text in ("key", " key", "  key ", "東 key", ""):
+        (found,) = encoder.tokenizer.tokenize([encoder.config.prompts.for_document(text)])
+        assert found.ids.tolist() == stored.encode(text).ids
+    encoder.save(tmp_path / "saved")
+    again = Encoder.load(tmp_path / "saved")
+    assert again.fingerprint == encoder.fingerprint
+    (found,) = again.tokenizer.tokenize([encoder.config.prompts.for_document("  key")])
+    assert found.ids.tolist() == stored.encode("  key").ids
+
+
+@pytest.mark.parametrize("text", ["key", "東", "é key", " key", "_"])
+def test_a_text_has_the_same_tokens_behind_an_instruction_as_alone(sentence_piece: Path, text: str) -> None:
+    """Where each word brings its space along, the one between instruction and text is the text's, as in LLM2Vec."""
+    encoder = Encoder.load(sentence_piece, device="cpu", prompts=PROMPT_STYLES["llm2vec"])
+    prompts = encoder.config.prompts
+    told, alone = encoder.tokenizer.tokenize([prompts.for_query(text, "find"), prompts.for_query(text)])
+    assert told.ids[told.pooled].tolist() == alone.ids[alone.pooled].tolist()
+
+
+def test_what_llm2vec_has_merged_and_saved_keeps_its_settings(decoder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(decoder, tmp_path / "merged"))
+    settings = {"pooling_mode": "weighted_mean", "max_length": 64, "skip_instruction": True}
+    (copy / "llm2vec_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    encoder = Encoder.load(copy)
+    assert (encoder.config.pooling, encoder.max_tokens) == ("weighted-mean", 64)
+    assert encoder.config.prompts == PROMPT_STYLES["llm2vec"]
+    (copy / "llm2vec_config.json").write_text('{"skip_instruction": false}', encoding="utf-8")
+    whole = Encoder.load(copy)
+    assert whole.config.pool_special
+    (found,) = whole.tokenizer.tokenize([whole.config.prompts.for_query("key", "find it")])
+    assert found.pooled.all()

@@ -90,7 +90,10 @@ def test_special_tokens_are_pooled_on_request(tmp_path: Path) -> None:
     file = directory / "ragindex.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"pool_special": false', '"pool_special": true'))
     assert pooled_pieces(directory, Prompted("kettle")) == ["[CLS]", "kettle", "[SEP]"]
-    assert pooled_pieces(directory, Prompted("find kettle", 5)) == ["[CLS]", "kettle", "[SEP]"]
+    # What stands before an instruction is left out with it, as sentence-transformers does.
+    assert pooled_pieces(directory, Prompted("find kettle", 5)) == ["kettle", "[SEP]"]
+    assert pooled_pieces(directory, Prompted("find", 4)) == ["[SEP]"]
+    assert pooled_pieces(directory, Prompted("kettle find", 0, 7)) == ["[CLS]", "kettle", "[SEP]"]
 
 
 def test_truncation_and_padding_of_the_file_are_ignored(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_dense_score_is_the_cosine_with_the_stored_text(index):
         index.encoder.encode_queries(["rotate the signing key"])
         @ index.encoder.encode_documents([hit.text], titles=[title]).T
     )
-    assert hit.scores.dense == pytest.approx(float(cosine[0, 0]), abs=2e-3)
+    # Many texts are embedded in bfloat16 where the processor has it, a few always in float32.
+    assert hit.scores.dense == pytest.approx(float(cosine[0, 0]), abs=1e-2)
 
 
 def test_hybrid_completes_the_scores_of_what_only_one_list_found(index):

@@ -14,6 +14,7 @@ from ragindex.cli.discovery import is_store
 from ragindex.cli.options import collection_option, json_option, locate_or_new, open_index, settings_for
 from ragindex.cli.progress import progress_bar
 from ragindex.cli.render import failure_lines, report_json, report_lines
+from ragindex.cli.switching import promotion_lines
 from ragindex.cli.terminal import emit, emit_json, note, note_interrupt
 from ragindex.config import Chunking
 from ragindex.types import IndexReport
@@ -36,6 +37,7 @@ class _Job:
     encoder: str | None
     chunk_tokens: int | None
     overlap: int | None
+    late_chunking: bool | None
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     allow_delete: bool
@@ -57,6 +59,11 @@ class _Job:
 @click.option(
     "--overlap", metavar="N", type=int, help=f"Tokens that neighbouring chunks share.  [default: {_DEFAULTS.overlap}]"
 )
+@click.option(
+    "--late-chunking/--no-late-chunking",
+    default=None,
+    help="Embed chunks in the context of their document; no gain with the bundled encoder.  [default: no]",
+)
 @click.option("--include", metavar="GLOB", multiple=True, help="Index only files that match; may be repeated.")
 @click.option("--exclude", metavar="GLOB", multiple=True, help="Leave out files that match; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and do nothing.")
@@ -73,6 +80,7 @@ def index(
     encoder: str | None,
     chunk_tokens: int | None,
     overlap: int | None,
+    late_chunking: bool | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     dry_run: bool,
@@ -92,7 +100,18 @@ def index(
     _check(paths, dry_run=dry_run, watch=watch, as_json=as_json, reembed=reembed, encoder=encoder)
     if watch and allow_delete:
         raise click.UsageError("--allow-delete is for a single run; it cannot be combined with --watch.")
-    job = _Job(paths, locate_or_new(ctx), collection, encoder, chunk_tokens, overlap, include, exclude, allow_delete)
+    job = _Job(
+        paths=paths,
+        store=locate_or_new(ctx),
+        collection=collection,
+        encoder=encoder,
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        late_chunking=late_chunking,
+        include=include,
+        exclude=exclude,
+        allow_delete=allow_delete,
+    )
     missing = [path for path in paths if not Path(path).expanduser().exists()]
     if missing and job.is_new:  # a mistyped folder must not leave an empty store behind
         raise click.UsageError(f"{missing[0]} does not exist.")
@@ -144,7 +163,8 @@ def _check(
 def _open(job: _Job, store: Path, *, encoder: str | None) -> Index:
     from ragindex.index import Index
 
-    settings = settings_for(job.store, {"chunk_tokens": job.chunk_tokens, "overlap": job.overlap})
+    chosen = {"chunk_tokens": job.chunk_tokens, "overlap": job.overlap, "late_chunking": job.late_chunking}
+    settings = settings_for(job.store, chosen)
     if job.is_new:
         from ragindex.encoder import find_checkpoint
 
@@ -190,8 +210,9 @@ def _watch(job: _Job, *, reembed: bool) -> None:
 
 def _reembed(index: Index, job: _Job) -> None:
     assert job.encoder is not None
-    chunks = index.reembed(job.encoder, progress=progress_bar())
-    note(f"The store now uses the encoder {job.encoder}; {chunks:,} chunks were embedded anew.")
+    result = index.promote(job.encoder, note="ragindex index --reembed", progress=progress_bar())
+    for line in promotion_lines(result):
+        note(line)
 
 
 def _show(report: IndexReport, *, as_json: bool, dry_run: bool) -> None:

@@ -86,19 +86,28 @@ def repair(ctx: click.Context, *, collection: str, as_json: bool) -> None:
     _show(ctx, found, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Give back the space that nothing uses any more.")
+@click.option("--forget-previous", is_flag=True, help="Drop the encoder before this one too: no rollback then.")
 @collection_option
 @json_option
 @click.pass_context
-def compact(ctx: click.Context, *, collection: str, as_json: bool) -> None:
-    """Give back the space that nothing uses any more."""
+def compact(ctx: click.Context, *, forget_previous: bool, collection: str, as_json: bool) -> None:
+    """Give back the space that nothing uses any more.
+
+    Vectors are kept of the store's encoder and of the one before it, so that `ragindex encoder rollback` works;
+    older ones go, with the copies of their encoders.
+    """
     with open_index(ctx, collection=collection) as index:
-        result = index.compact()
+        result = index.compact(forget_previous=forget_previous)
     if as_json:
         emit_json(result)
-    else:
-        before, after = human_bytes(result["bytes_before"]), human_bytes(result["bytes_after"])
-        emit(f"{result['vectors_removed']:,} unused vectors removed; the store went from {before} to {after}.")
+        return
+    before, after = human_bytes(result["bytes_before"]), human_bytes(result["bytes_after"])
+    emit(f"{result['vectors_removed']:,} unused vectors removed; the store went from {before} to {after}.")
+    if result["forgotten"] is not None:
+        emit(f"The encoder {one_line(result['forgotten'])} was forgotten: there is no way back to it.")
+    elif forget_previous:
+        emit("There was no previous encoder to forget.")
 
 
 def _show(ctx: click.Context, found: Verification, *, as_json: bool) -> None:
@@ -116,7 +125,18 @@ def _for_people(found: dict[str, Any]) -> dict[str, Any]:
     sizes = shown.pop("bytes", {})
     if sizes:
         shown["size on disk"] = ", ".join(f"{human_bytes(size)} {name}" for name, size in sizes.items())
-    encoder = shown.get("encoder")
-    if encoder:
-        shown["encoder"] = f"{encoder['name']} ({encoder['dimensions']} dimensions, {encoder['fingerprint'][:8]})"
+    activations = shown.pop("activations", [])
+    if shown.get("previous_encoder") is None:
+        shown.pop("previous_encoder", None)
+    for key in ("encoder", "previous_encoder"):
+        if shown.get(key):
+            shown[key] = _encoder_for_people(shown[key], activations)
     return shown
+
+
+def _encoder_for_people(encoder: dict[str, Any], activations: list[dict[str, Any]]) -> str:
+    told = f"{encoder['name']} ({encoder['dimensions']} dimensions, {encoder['fingerprint'][:8]})"
+    latest = [entry for entry in activations if entry["fingerprint"] == encoder["fingerprint"]][-1:]
+    for entry in latest:
+        told += f", activated {entry['activated_at']}" + (f": {entry['note']}" if entry["note"] else "")
+    return told

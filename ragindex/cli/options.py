@@ -27,6 +27,7 @@ __all__ = [
     "locate_or_new",
     "open_index",
     "settings_for",
+    "store_given",
     "store_option",
 ]
 
@@ -86,6 +87,11 @@ def collection_option(function: Decorated) -> Decorated:
 def debugging(ctx: click.Context) -> bool:
     """Whether --debug was given, before or after the command."""
     return bool(ctx.meta.get(_DEBUG_KEY))
+
+
+def store_given(ctx: click.Context) -> bool:
+    """Whether --store was given, before or after the command."""
+    return _STORE_KEY in ctx.meta
 
 
 def locate(ctx: click.Context) -> Path:

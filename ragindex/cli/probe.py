@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragindex.encoder import Encoder, find_checkpoint
+from ragindex.encoder import Checkpoint, Encoder, find_checkpoint
+from ragindex.encoder.foreign import is_static
+from ragindex.encoder.foreign_forward import ForeignForward
 from ragindex.encoder.numpy_forward import NumpyForward, supports
+from ragindex.encoder.static_forward import StaticForward
 from ragindex.encoder.torch_forward import TorchForward
 from ragindex.errors import UsageError
 
@@ -53,7 +56,7 @@ def probe(name: str, *, device: str | None = None) -> ProbeReport:
     """
     encoder, checkpoint = Encoder.load(name), find_checkpoint(name)
     try:
-        forward = TorchForward(checkpoint, device=device)
+        forward = _forward(checkpoint, device)
     except (AssertionError, RuntimeError) as error:  # both are torch's ways to say that a device is unknown or absent
         raise UsageError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     prompts = checkpoint.config.prompts
@@ -77,6 +80,12 @@ def probe(name: str, *, device: str | None = None) -> ProbeReport:
         limit=limit,
         ok=max(batch, padding, numpy_deviation or 0.0) <= limit,
     )
+
+
+def _forward(checkpoint: Checkpoint, device: str | None) -> TorchForward | ForeignForward | StaticForward:
+    if not checkpoint.is_foreign:
+        return TorchForward(checkpoint, device=device)
+    return StaticForward(checkpoint) if is_static(checkpoint.directory) else ForeignForward(checkpoint, device=device)
 
 
 def _deviation(one: np.ndarray, other: np.ndarray) -> float:

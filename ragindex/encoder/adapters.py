@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from ragindex.encoder.checkpoint import read_json
 from ragindex.errors import EncoderError, MissingDependencyError
 
 __all__ = ["merge_adapters"]
@@ -30,9 +31,13 @@ def merge_adapters(model: PreTrainedModel, adapters: Sequence[Path]) -> PreTrain
     except ImportError as error:
         raise MissingDependencyError("Adapters need peft; run `pip install 'ragindex[train]'`.") from error
     for directory in adapters:
+        kind = read_json(directory / "adapter_config.json").get("peft_type")
+        if kind != "LORA":
+            raise EncoderError(f"The adapter in {directory} is of the kind {kind}; only LoRA can be merged here.")
         try:
             config = peft.PeftConfig.from_pretrained(str(directory))
             config.base_model_name_or_path = None  # has been followed; peft warns when it is not the model at hand
+            config.task_type = None  # a task's own wrapper expects a head, which a bare decoder has not
             tensors = load_file(directory / "adapter_model.safetensors")
             with warnings.catch_warnings():  # of names that peft uses and transformers is about to drop
                 warnings.simplefilter("ignore", FutureWarning)

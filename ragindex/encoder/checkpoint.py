@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from ragindex.encoder.architectures import text_config
 from ragindex.encoder.prompts import Prompts
 from ragindex.encoder.rope import RopeScaling, scaled
 from ragindex.errors import EncoderError
@@ -30,7 +31,7 @@ __all__ = [
 
 Attention = Literal["bidirectional", "causal"]
 Pooling = Literal[
-    "mean", "weighted-mean", "last", "generalised-mean", "latent-attention", "multi-layer", "attention-set"
+    "mean", "weighted-mean", "last", "generalised-mean", "latent-attention", "multi-layer", "attention-set", "modules"
 ]
 WEIGHTLESS: frozenset[Pooling] = frozenset({"mean", "weighted-mean", "last"})  # need no tensors, and numpy has them
 
@@ -45,8 +46,9 @@ class EncoderConfig:
     """How a decoder is used as an encoder.
 
     dimensions: length of the vectors (weights that give longer ones are cut); matryoshka: shorter lengths that were
-    trained to work when cut; pooling: see `ragindex.encoder.pooling` for those with weights of their own; max_tokens:
-    longest input, prompt and special tokens included; pool_special: whether BOS and other special tokens are pooled (a
+    trained to work when cut; pooling: see `ragindex.encoder.pooling` for those with weights of their own; "modules"
+    does all that follows the tokens as a sentence-transformers model says (`ragindex.encoder.foreign`);
+    max_tokens: longest input, prompt and special tokens included; pool_special: whether BOS and others are pooled (a
     decoder's BOS is an attention sink, so they are not by default); temperature: divides the attention logits (below 1
     is sharper: TempScale, arXiv 2410.24200, against long texts growing alike); trust: what its cosines weigh beside
     BM25 in hybrid search, as measured (it decides no vector); card: how the encoder was made, free form.
@@ -113,13 +115,21 @@ class Checkpoint:
     rope_scaling: RopeScaling | None = None
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is run as the modules of a sentence-transformers model say."""
+        return self.config.pooling == "modules"
+
+    @property
     def model_type(self) -> str:
         """The transformers architecture, for example "llama"."""
         return str(self.model_config().get("model_type", ""))
 
     def model_config(self) -> dict[str, Any]:
-        """The decoder's config.json, its positions scaled if they are to be."""
-        config = read_json(self.backbone / "config.json")
+        """The decoder's config.json, its positions scaled if they are to be; static embeddings may have none."""
+        file = self.backbone / "config.json"
+        if self.is_foreign and not file.is_file():
+            return {}
+        config = read_json(file)
         return config if self.rope_scaling is None else scaled(config, self.rope_scaling)
 
     def vocabulary(self) -> int | None:
@@ -138,12 +148,6 @@ class Checkpoint:
         if not names or any(Path(name).name != name for name in names):
             raise EncoderError(f"{index} names no files beside it; copy the model again.")
         return [self.backbone / name for name in names]
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config.json that describes the text decoder."""
-    inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config
 
 
 def hidden_size(config: Mapping[str, Any]) -> int:

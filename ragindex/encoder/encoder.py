@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from ragindex.encoder import numpy_forward
+from ragindex.encoder.architectures import positions
 from ragindex.encoder.checkpoint import Attention, Checkpoint, EncoderConfig, Pooling
 from ragindex.encoder.fingerprint import fingerprint
-from ragindex.encoder.prompts import Prompted, Prompts
+from ragindex.encoder.foreign import is_static
+from ragindex.encoder.head import Head
+from ragindex.encoder.prompts import Example, Prompted, Prompts
+from ragindex.encoder.quantise import Output, Quantiser
 from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.rope import RopeScaling
 from ragindex.encoder.saving import save_encoder
+from ragindex.encoder.spans import SpanReader
+from ragindex.encoder.static_forward import StaticForward
 from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
+from ragindex.encoder.windows import Span
 from ragindex.errors import EncoderError, UsageError
 
 __all__ = ["Encoder", "TextEncoder"]
@@ -62,6 +69,13 @@ class Forward(Protocol):
         """The vectors, in the order of `batch`."""
 
 
+class DecoderForward(Forward, Protocol):
+    """A forward pass of a decoder, which can be left before its states are pooled."""
+
+    def states(self, batch: Sequence[Tokenized]) -> Iterable[np.ndarray]:
+        """Last hidden states, float32 (length, hidden) of each text, in the order of `batch`."""
+
+
 class Encoder:
     """An LLM2Vec-style encoder: a decoder made bidirectional, pooled and normalised.
 
@@ -77,6 +91,11 @@ class Encoder:
         full = checkpoint.config.dimensions
         if dimensions is not None and not 1 <= dimensions <= full:
             raise UsageError(f"This encoder has {full} dimensions; {dimensions} cannot be had from it.")
+        reach = positions(checkpoint.model_config())
+        if reach is not None and checkpoint.config.max_tokens > reach:
+            raise UsageError(
+                f"This encoder has positions for {reach} tokens, so it cannot read {checkpoint.config.max_tokens}."
+            )
         self._checkpoint = checkpoint
         self._device = device
         self._lock = threading.Lock()
@@ -101,9 +120,10 @@ class Encoder:
     ) -> Encoder:
         """The encoder called `name`: "bundled", a directory, or a hub id such as "organisation/model".
 
-        A directory may be an encoder's own, a sentence-transformers model of a decoder, an LLM2Vec adapter (with what
-        it was trained on), or a plain decoder, which becomes bidirectional and mean-pooled. adapters: LoRA directories
-        to merge on top, first one first.
+        A directory may be an encoder's own, a sentence-transformers model, an LLM2Vec adapter (with what it was
+        trained on), or a plain decoder, which becomes bidirectional and mean-pooled. adapters: LoRA directories to
+        merge on top, first one first. A sentence-transformers model that is no decoder (BGE, E5, MiniLM) is run as
+        its own modules say (`ragindex.encoder.foreign`); only its prompts, limit and dimensions can be changed.
 
         attention, pooling, prompts, max_tokens, temperature: in place of what is stored, or of the default for a plain
         decoder. rope_scaling: for longer texts; the limit grows with it unless `max_tokens` is given. All are saved,
@@ -113,6 +133,8 @@ class Encoder:
         Raises EncoderError when there is no such encoder or it is incomplete.
         """
         found = find_checkpoint(str(name), adapters=tuple(map(str, adapters)))
+        fixed = {"attention": attention, "pooling": pooling, "temperature": temperature, "rope_scaling": rope_scaling}
+        _check_changes(found, [key for key, value in fixed.items() if value is not None], pooling)
         if rope_scaling is not None and max_tokens is None:
             max_tokens = int(found.config.max_tokens * rope_scaling.factor)
         given = {
@@ -123,6 +145,8 @@ class Encoder:
             "temperature": temperature,
         }
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        if found.is_foreign and prompts is not None:  # what of them is pooled is its pooling module's matter
+            changes["prompts"] = replace(prompts, pooled=found.config.prompts.pooled)
         return cls(
             replace(found, config=replace(found.config, **changes), rope_scaling=rope_scaling),
             dimensions=dimensions,
@@ -149,32 +173,79 @@ class Encoder:
         """Hex digest over weights, tokenizer, pooling, prompts and dimensions."""
         return fingerprint(self._checkpoint, self.tokenizer.serialised(), self.dimensions)
 
-    def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
+    def encode_queries(
+        self,
+        texts: Sequence[str],
+        *,
+        instruction: str | None = None,
+        task: str | None = None,
+        examples: Sequence[Example] | None = None,
+        output: Output | Quantiser = "float32",
+    ) -> np.ndarray:
         """Unit vectors of queries, float32 (len(texts), dimensions).
 
-        instruction: None takes the encoder's default, an empty string none. A query longer than `max_tokens` is an
-        EncoderError.
+        instruction: None takes the encoder's default, an empty string none; task: the name of instruction, examples
+        and template that are stored with the encoder, in its place; examples: shown before every query, in place of
+        the stored ones. They count: a query that is longer than `max_tokens` with its prompt is an EncoderError.
+        output: smaller forms of the vectors, whose type and shape `ragindex.encoder.quantise` gives.
         """
-        return self._encode([self.config.prompts.for_query(text, instruction) for text in _several(texts)])
+        prompts = self.config.prompts
+        prompted = [prompts.for_query(text, instruction, task=task, examples=examples) for text in _several(texts)]
+        return self._encode(prompted, self.quantiser(output))
 
-    def encode_documents(self, texts: Sequence[str], *, titles: Sequence[str] | None = None) -> np.ndarray:
+    def encode_documents(
+        self,
+        texts: Sequence[str],
+        *,
+        titles: Sequence[str] | None = None,
+        task: str | None = None,
+        output: Output | Quantiser = "float32",
+    ) -> np.ndarray:
         """Unit vectors of documents or chunks, float32 (len(texts), dimensions); `titles` is empty or as long as
         `texts`.
+
+        task: a symmetric one (similarity, duplicates, clustering) gives documents the query's prompt; others change
+        nothing here. output: as for queries.
         """
         texts = _several(texts)
         if titles is not None and len(titles) != len(texts):
             raise UsageError(f"There are {len(texts)} texts but {len(titles)} titles.")
         pairs = zip(texts, titles or [""] * len(texts), strict=True)
-        return self._encode([self.config.prompts.for_document(text, title) for text, title in pairs])
+        prompted = [self.config.prompts.for_document(text, title, task=task) for text, title in pairs]
+        return self._encode(prompted, self.quantiser(output))
+
+    def encode_spans(self, text: str, spans: Sequence[Span], *, title: str = "") -> np.ndarray:
+        """Unit vectors of parts of one text, pooled after all of it was read (late chunking): float32
+        (len(spans), dimensions). See `ragindex.encoder.spans`.
+
+        spans: characters (start, end), in any order. Raises UsageError for one that is not in the text and for an
+        encoder that does not pool by mean or weighted mean, EncoderError for one that is longer than `max_tokens`.
+        """
+        (vectors,) = self.spans.encode([self.spans.plan(text, spans, title=title)])
+        return vectors
+
+    @cached_property
+    def spans(self) -> SpanReader:
+        """Late chunking of many texts at once. Raises UsageError when the encoder's pooling does not allow it."""
+        head = Head.read(self._checkpoint.directory)
+        return SpanReader(self.config, self.tokenizer, head, states=self._states, cut=self._cut)
+
+    def quantiser(self, output: Output | Quantiser) -> Quantiser:
+        """What decodes and compares vectors of this encoder in a smaller form. Raises UsageError for an unknown form,
+        and for a quantiser of other dimensions.
+        """
+        made = output if isinstance(output, Quantiser) else Quantiser(output, self.dimensions)
+        if made.dimensions != self.dimensions:
+            raise UsageError(f"The quantiser is for {made.dimensions} dimensions; this encoder has {self.dimensions}.")
+        return made
 
     def document_overhead(self, title: str) -> int:
         """Tokens that prompt, title and special tokens cost a document with this title.
 
-        One token of slack is counted: the last token of the prompt and the first of the text may meet differently
-        than alone.
+        One token of slack is counted where prompt and text meet: there they may be cut differently than alone.
         """
-        prefix = self.config.prompts.document_prefix(title)
-        return self.tokenizer.count(prefix) + self.tokenizer.specials + (1 if prefix else 0)
+        around = (self.config.prompts.document_prefix(title), self.config.prompts.document_suffix)
+        return self.tokenizer.specials + sum(self.tokenizer.count(part) + 1 for part in around if part)
 
     def save(self, directory: str | Path) -> None:
         """Write the encoder, with the settings and dimensions it was loaded with, into `directory` (created; must be
@@ -184,12 +255,12 @@ class Encoder:
         """
         save_encoder(self._checkpoint, self.tokenizer.serialised(), Path(directory), dimensions=self.dimensions)
 
-    def _encode(self, inputs: list[Prompted]) -> np.ndarray:
-        result = np.empty((len(inputs), self.dimensions), dtype=np.float32)
+    def _encode(self, inputs: list[Prompted], quantiser: Quantiser) -> np.ndarray:
+        result = quantiser.empty(len(inputs))
         start = 0
         for tokenized in self._windows(inputs):
             vectors = self._forward_for(tokenized)(tokenized)
-            result[start : start + len(tokenized)] = self._cut(vectors)
+            result[start : start + len(tokenized)] = quantiser.encode(self._cut(vectors))
             start += len(tokenized)
         return result
 
@@ -205,6 +276,9 @@ class Encoder:
                 window = coming.result()
                 coming = pool.submit(self.tokenizer.tokenize, inputs[start : start + _WINDOW])
                 yield window
+
+    def _states(self, batch: Sequence[Tokenized]) -> Iterable[np.ndarray]:
+        return cast("DecoderForward", self._forward_for(batch)).states(batch)
 
     def _cut(self, vectors: np.ndarray) -> np.ndarray:
         if vectors.shape[1] < self.config.dimensions:
@@ -227,7 +301,8 @@ class Encoder:
 
     @cached_property
     def _numpy_supported(self) -> bool:
-        return numpy_forward.supports(self._checkpoint)
+        found = self._checkpoint
+        return is_static(found.directory) if found.is_foreign else numpy_forward.supports(found)
 
     def _loaded(self, kind: Literal["numpy", "torch"]) -> Forward:
         with self._lock:  # whoever comes first reads the weights, the others wait for them
@@ -236,11 +311,16 @@ class Encoder:
             return self._forwards[kind]
 
     def _load(self, kind: Literal["numpy", "torch"]) -> Forward:
+        found = self._checkpoint
         if kind == "numpy":
-            return numpy_forward.NumpyForward(self._checkpoint)
+            return StaticForward(found) if found.is_foreign else numpy_forward.NumpyForward(found)
+        if found.is_foreign:
+            from ragindex.encoder.foreign_forward import ForeignForward
+
+            return ForeignForward(found, device=self._device)
         from ragindex.encoder.torch_forward import TorchForward
 
-        return TorchForward(self._checkpoint, device=self._device)
+        return TorchForward(found, device=self._device)
 
 
 def _several(texts: Sequence[str]) -> Sequence[str]:
@@ -248,3 +328,13 @@ def _several(texts: Sequence[str]) -> Sequence[str]:
     if isinstance(texts, str):
         raise UsageError("Give a list of texts, not a single text.")
     return texts
+
+
+def _check_changes(found: Checkpoint, changes: Sequence[str], pooling: Pooling | None) -> None:
+    if found.is_foreign and changes:
+        raise UsageError(
+            f"{found.name!r} is a sentence-transformers model with modules of its own; its "
+            f"{changes[0].replace('_', ' ')} cannot be changed."
+        )
+    if pooling == "modules" and not found.is_foreign:
+        raise UsageError(f"{found.name!r} is a decoder; pooling by modules is for other kinds of encoders.")

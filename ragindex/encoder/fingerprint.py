@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ragindex.encoder.checkpoint import WEIGHTLESS, Checkpoint, Pooling
+from ragindex.encoder.foreign import module_identities
 from ragindex.encoder.head import Head
 from ragindex.errors import EncoderError
 
@@ -45,6 +46,9 @@ def fingerprint(checkpoint: Checkpoint, tokenizer: bytes, dimensions: int) -> st
         files += [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
     for file in files:
         digest.update(file.name.encode() + b"\0" + _content(file))
+    if checkpoint.is_foreign:
+        digest.update("\n".join(module_identities(checkpoint.directory)).encode())
+        return digest.hexdigest()
     head = Head.read(checkpoint.directory).cut(dimensions)
     for name, array in _tensors(head, config.pooling).items():
         digest.update(f"{name} {array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())

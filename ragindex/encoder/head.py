@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from ragindex.encoder.checkpoint import WEIGHTS_FILE, Pooling, read_json
 from ragindex.errors import EncoderError
 
-__all__ = ["Head", "Module", "pool", "read_modules"]
+__all__ = ["Head", "Module", "load_tensors", "pool", "read_modules", "read_token_weights"]
 
 MODULES_FILE = "modules.json"
 POOLER = "Pooler"  # the last part of the class name of any pooling that sentence-transformers lacks
@@ -26,10 +26,11 @@ SPECIAL_TOKENS = "_SpecialTokens"  # a WordWeights folder that only leaves speci
 
 
 class Module(NamedTuple):
-    """One entry of `modules.json`: the last part of its class name, and its folder."""
+    """One entry of `modules.json`: the last part of its class name, its folder, and what its class belongs to."""
 
     kind: str
     folder: Path
+    package: str
 
 
 def read_modules(directory: Path) -> list[Module]:
@@ -42,12 +43,16 @@ def read_modules(directory: Path) -> list[Module]:
         return []
     try:
         entries = list(json.loads(file.read_text(encoding="utf-8")))
-        modules = [Module(str(entry["type"]).rpartition(".")[2], Path(str(entry["path"]))) for entry in entries]
+        modules = [_module(str(entry["type"]), Path(str(entry["path"]))) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(f"{file} is not a readable list of modules: {error}.") from error
     if any(module.folder.is_absolute() or ".." in module.folder.parts for module in modules):
         raise EncoderError(f"{file} names a folder outside of the encoder.")
-    return [Module(module.kind, directory / module.folder) for module in modules]
+    return [module._replace(folder=directory / module.folder) for module in modules]
+
+
+def _module(name: str, folder: Path) -> Module:
+    return Module(name.rpartition(".")[2], folder, name.partition(".")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,9 @@ class Head:
         head = cls()
         for module in read_modules(directory):
             if module.kind == "WordWeights" and not module.folder.name.endswith(SPECIAL_TOKENS):
-                head = replace(head, token_weights=_read_token_weights(module.folder))
+                head = replace(head, token_weights=read_token_weights(module.folder))
             elif module.kind == POOLER:
-                head = replace(head, pooler=_load(module.folder / WEIGHTS_FILE))
+                head = replace(head, pooler=load_tensors(module.folder / WEIGHTS_FILE))
             elif module.kind == "Dense":
                 head = head.followed_by(_read_dense(module.folder))
         return head
@@ -129,10 +134,10 @@ def pool(states: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return np.asarray(shares @ states / max(float(shares.sum()), 1e-12), dtype=np.float32)
 
 
-def _read_token_weights(folder: Path) -> np.ndarray:
+def read_token_weights(folder: Path) -> np.ndarray:
     """(vocabulary,) of a WordWeights module. The tensor is read where there is one: it is the faster of the two."""
     if (folder / WEIGHTS_FILE).is_file():
-        return _tensor(_load(folder / WEIGHTS_FILE), "emb_layer.weight", folder).ravel()
+        return _tensor(load_tensors(folder / WEIGHTS_FILE), "emb_layer.weight", folder).ravel()
     table = read_json(folder / "config.json")
     try:
         known, other = table["word_weights"], float(table.get("unknown_word_weight", 1.0))
@@ -147,11 +152,12 @@ def _read_dense(folder: Path) -> Head:
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if activation.rpartition(".")[2] != "Identity" or config.get("use_residual"):
         raise EncoderError(f"The layer in {folder} is not linear ({activation}), which no encoder here may have.")
-    tensors = _load(folder / WEIGHTS_FILE)
+    tensors = load_tensors(folder / WEIGHTS_FILE)
     return Head(weight=_tensor(tensors, "linear.weight", folder), bias=tensors.get("linear.bias"))
 
 
-def _load(file: Path) -> dict[str, np.ndarray]:
+def load_tensors(file: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, float32. Raises EncoderError for another file, and for types numpy lacks."""
     if not file.is_file():
         raise EncoderError(f"{file} is missing; weights in another format must be converted to safetensors first.")
     try:

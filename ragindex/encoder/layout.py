@@ -16,7 +16,9 @@ has a class that sentence-transformers refuses: an error there is better than ot
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +37,9 @@ from ragindex.encoder.checkpoint import (
     write_config,
 )
 from ragindex.encoder.head import MODULES_FILE, POOLER, Head
+from ragindex.encoder.prompts import Prompted, Prompts
 
-__all__ = ["inexpressible", "write_layout"]
+__all__ = ["append_cut", "inexpressible", "named_prompts", "write_json", "write_layout"]
 
 _TYPES = {
     "Transformer": "sentence_transformers.models.Transformer",
@@ -72,7 +75,7 @@ def write_layout(directory: Path, config: EncoderConfig, head: Head) -> None:
     specials = _specials(tokenizer)
     model = read_json(directory / "config.json")
     model["is_causal"] = config.attention == "causal"
-    _write_json(directory / "config.json", model)
+    write_json(directory / "config.json", model)
     hidden = hidden_size(model)
     vocabulary = int(text_config(model)["vocab_size"])
     head = _with_specials(head, config, specials)
@@ -99,15 +102,29 @@ def write_layout(directory: Path, config: EncoderConfig, head: Head) -> None:
         _write_token_weights(module(weights_name), token_weights)
     if config.pooling in WEIGHTLESS:
         pooling = {"embedding_dimension": hidden, "pooling_mode": _POOLING[config.pooling]}
-        _write_json(module("Pooling") / "config.json", {**pooling, "include_prompt": not config.prompts.instruction})
+        included = not config.prompts.for_query("").pooled_from
+        write_json(module("Pooling") / "config.json", {**pooling, "include_prompt": included})
     else:
         save_file(dict(head.pooler), module(POOLER) / WEIGHTS_FILE)
     if head.weight is not None:
         _write_dense(module("Dense"), head)
     module("Normalize")
-    _write_json(directory / MODULES_FILE, modules)
+    write_json(directory / MODULES_FILE, modules)
     _write_outer(directory, config, tokenizer, int(model.get("pad_token_id") or 0))
     write_config(directory, config)
+
+
+def append_cut(directory: Path, full: int, dimensions: int) -> None:
+    """Add modules to a sentence-transformers model that cut its vectors of `full` values and normalise them again."""
+    modules = json.loads((directory / MODULES_FILE).read_text(encoding="utf-8"))
+    for kind in ("Dense", "Normalize"):
+        number = len(modules)
+        folder = directory / f"{number}_{kind}"
+        folder.mkdir()
+        modules.append({"idx": number, "name": str(number), "path": folder.name, "type": _TYPES[kind]})
+        if kind == "Dense":
+            _write_dense(folder, Head(weight=np.eye(dimensions, full, dtype=np.float32)))
+    write_json(directory / MODULES_FILE, modules)
 
 
 def inexpressible(config: EncoderConfig, head: Head, tokenizer: Tokenizer, model: dict[str, object]) -> str | None:
@@ -121,19 +138,46 @@ def inexpressible(config: EncoderConfig, head: Head, tokenizer: Tokenizer, model
         return "an attention temperature"
     if config.pooling not in WEIGHTLESS:
         return f"{config.pooling} pooling"
+    if _named_prompts(config, tokenizer) is None:
+        return "prompts that do more than stand before a text"
     if config.pooling == "last":
         return "pooling of the last token before the special ones" if excluded and specials.after else None
     if config.pooling == "weighted-mean" and (excluded or (weighted and head.bias is not None)):
         return "weights by position that leave special tokens out"
-    instruction = config.prompts.for_query("", None).text if config.prompts.instruction else ""
-    if instruction and (
-        config.prompts.document_prefix("")
-        or excluded
-        or (weighted and head.bias is not None)
-        or not _stands_alone(instruction, tokenizer)
-    ):
+    if config.prompts.for_query("").pooled_from and (excluded or (weighted and head.bias is not None)):
         return "an instruction that is not pooled"
     return None
+
+
+def _named_prompts(config: EncoderConfig, tokenizer: Tokenizer) -> dict[str, str] | None:
+    only_read = None if config.pooling == "last" else bool(config.prompts.for_query("").pooled_from)
+    return named_prompts(config.prompts, tokenizer, only_read=only_read)
+
+
+def named_prompts(prompts: Prompts, tokenizer: Tokenizer, *, only_read: bool | None = None) -> dict[str, str] | None:
+    """Prompts as sentence-transformers has them, strings that are put before a text: "query", "document", and one for
+    each task that such a string can say. None when it cannot say the first two.
+
+    only_read: whether its pooling leaves all of them out; None where that makes no difference, as of one token.
+    """
+    query = _prefix(prompts.for_query, tokenizer, only_read=only_read)
+    document = _prefix(prompts.for_document, tokenizer, only_read=only_read)
+    if query is None or document is None:
+        return None
+    tasks = {
+        name: _prefix(partial(prompts.for_query, task=name), tokenizer, only_read=only_read) for name in prompts.tasks
+    }
+    return {"query": query, "document": document} | {name: text for name, text in tasks.items() if text}
+
+
+def _prefix(prompt: Callable[[str], Prompted], tokenizer: Tokenizer, *, only_read: bool | None) -> str | None:
+    """What is put before a text, if that is all that the prompt does, and pooling leaves it out as `only_read` says."""
+    prefix = prompt("").text
+    if prompt(_SAMPLES[0]).text != prefix + _SAMPLES[0]:
+        return None
+    if only_read is not None and prefix and prompt("").pooled_from != len(prefix) * only_read:
+        return None
+    return prefix if not only_read or _stands_alone(prefix, tokenizer) else None
 
 
 def _stands_alone(prefix: str, tokenizer: Tokenizer) -> bool:
@@ -168,7 +212,7 @@ def _write_token_weights(folder: Path, weights: np.ndarray) -> None:
     # As strings a float32 is shorter than as the float64 it equals, and reads back as the same float32.
     words = {str(token): float(str(value)) for token, value in enumerate(weights) if float(str(value)) != usual}
     names = [str(token) for token in range(len(weights))]
-    _write_json(
+    write_json(
         folder / "config.json", {"vocab": names, "word_weights": words, "unknown_word_weight": usual}, indent=None
     )
     save_file({"emb_layer.weight": np.ascontiguousarray(weights.reshape(-1, 1))}, folder / WEIGHTS_FILE)
@@ -186,21 +230,21 @@ def _write_dense(folder: Path, head: Head) -> None:
         "bias": head.bias is not None,
         "activation_function": "torch.nn.modules.linear.Identity",
     }
-    _write_json(folder / "config.json", table)
+    write_json(folder / "config.json", table)
 
 
 def _write_outer(directory: Path, config: EncoderConfig, tokenizer: Tokenizer, pad: int) -> None:
-    prompts = {"query": config.prompts.for_query("").text, "document": config.prompts.document_prefix("")}
-    _write_json(
+    prompts = _named_prompts(config, tokenizer) or {}
+    write_json(
         directory / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
     # float32, whatever the weights are stored in: that is what the vectors here are computed in on a CPU.
-    _write_json(
+    write_json(
         directory / "sentence_bert_config.json",
         {"max_seq_length": config.max_tokens, "do_lower_case": False, "model_args": {"dtype": "float32"}},
     )
-    _write_json(
+    write_json(
         directory / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -213,5 +257,6 @@ def _write_outer(directory: Path, config: EncoderConfig, tokenizer: Tokenizer, p
     )
 
 
-def _write_json(file: Path, table: object, *, indent: int | None = 2) -> None:
+def write_json(file: Path, table: object, *, indent: int | None = 2) -> None:
+    """Write a table as the other programs write theirs."""
     file.write_text(json.dumps(table, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ Rows of the embedding table are read from the file as they are needed, so openin
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,20 +129,24 @@ class NumpyForward:
 
     def __call__(self, batch: Sequence[Tokenized]) -> np.ndarray:
         """Unit vectors, float32 (len(batch), d)."""
-        if self.is_static and len(batch) > 1:
-            return self._encode_static(batch)
-        return np.stack([self._encode(item, self._states(item.ids)) for item in batch])
+        states = self.states(batch) if len(batch) > 1 else [self._states(batch[0].ids)]
+        return np.stack([self._encode(item, some) for item, some in zip(batch, states, strict=True)])
 
-    def _encode(self, item: Tokenized, states: np.ndarray) -> np.ndarray:
-        return self._head.apply(states, item.ids, item.pooled, self._config.pooling)
+    def states(self, batch: Sequence[Tokenized]) -> Iterator[np.ndarray]:
+        """Last hidden states, float32 (length, hidden) of each text, in the order of `batch`.
 
-    def _encode_static(self, batch: Sequence[Tokenized]) -> np.ndarray:
-        """Without layers a token's state is the same wherever it stands: each distinct one is computed once."""
+        Without layers a token's state is the same wherever it stands: each distinct one is computed once.
+        """
+        if not self.is_static:
+            yield from (self._states(item.ids) for item in batch)
+            return
         used, places = np.unique(np.concatenate([item.ids for item in batch]), return_inverse=True)
         states = _rms(self._embed(used), self._norm, self._shape.epsilon)
         ends = np.cumsum([len(item.ids) for item in batch])
-        spans = np.split(places, ends[:-1])
-        return np.stack([self._encode(item, states[span]) for item, span in zip(batch, spans, strict=True)])
+        yield from (states[span] for span in np.split(places, ends[:-1]))
+
+    def _encode(self, item: Tokenized, states: np.ndarray) -> np.ndarray:
+        return self._head.apply(states, item.ids, item.pooled, self._config.pooling)
 
     def _read(self, name: str) -> np.ndarray:
         return np.asarray(self._file.get_tensor(name), dtype=np.float32)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ragindex.errors import UsageError, WipeGuardError
-from ragindex.loaders import walk
+from ragindex.loaders import iso_seconds, walk
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import FailureState, FileState, Move
 from ragindex.types import Failure
@@ -184,7 +184,7 @@ def _find_moves(candidates: Iterable[Candidate], missing: Sequence[FileState], l
             if state.sha256 == digest:
                 by_size[candidate.size].remove(state)
                 new = state._replace(path=candidate.name, mtime_ns=candidate.mtime_ns)
-                moves.append(Move(state.path, candidate.name, new))
+                moves.append(Move(state.path, candidate.name, new, {"modified": iso_seconds(candidate.mtime_ns / 1e9)}))
                 break
     return moves
 

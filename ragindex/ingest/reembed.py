@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from ragindex.config import Chunking
-from ragindex.encoder import Encoder
+from ragindex.encoder import Encoder, SpanPlan
 from ragindex.ingest.context import ChunkContext
+from ragindex.ingest.late import encode_planned, is_late_key
 from ragindex.ingest.progress import Progress
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import EncoderRow, TextEntry
 
-__all__ = ["reembed"]
+__all__ = ["embed_missing"]
 
 
-def reembed(catalog: Catalog, encoder: Encoder, row: EncoderRow, chunking: Chunking, progress: Progress) -> int:
-    """Give every chunk of every collection a vector of `encoder`; returns how many were embedded.
+def embed_missing(
+    catalog: Catalog, encoder: Encoder, row: EncoderRow, chunking: Chunking, progress: Progress, *, after: int = 0
+) -> int:
+    """Give every chunk of every collection a vector of `encoder`; returns how many texts were embedded.
 
-    Committed batch by batch, so an interrupted run goes on where it stopped. Chunks keep their spans: raises
-    EncoderError when one is longer than the new encoder reads.
+    after: the id of a chunk; it and those before it are known to have one. Only what has none is embedded, batch by
+    batch, each committed by itself: an interrupted run goes on where it stopped. Chunks keep their spans: raises
+    EncoderError when one is longer than the encoder reads.
     """
     context = ChunkContext(encoder, budget=chunking.tokens)
+    documents = _Documents(catalog, encoder, chunking)
     embedded = 0
-    progress.start(0)
-    try:
-        for entries in _all_texts(catalog):
-            wanted: dict[bytes, tuple[str, str]] = {}
-            for entry in entries:
-                # The key that the chunk refers to, not one made anew: keys depend on how the store was cut back then.
-                wanted[entry.vector_key] = (entry.text, context.title(entry.title, entry.heading))
-            fresh = _embed(encoder, {key: wanted[key] for key in catalog.missing_keys(row.id, wanted.keys())})
-            catalog.add_vectors(row.id, fresh)
-            embedded += len(fresh)
-            progress.advance(chunks=len(fresh), tokens=sum(encoder.tokenizer.count(wanted[key][0]) for key in fresh))
-    finally:
-        progress.finish()
+    for entries in catalog.iter_unembedded(row.id, after=after):
+        # The key that the chunk refers to, not one made anew: keys depend on how the store was cut back then.
+        texts: dict[bytes, str] = {}
+        titles: dict[bytes, str] = {}
+        places: dict[bytes, tuple[SpanPlan, int]] = {}
+        for entry, place in documents.places(entries):
+            texts[entry.vector_key] = entry.text
+            if place is None:
+                titles[entry.vector_key] = context.title(entry.title, entry.heading)
+            else:
+                places[entry.vector_key] = place
+        fresh = _embed(encoder, {key: (texts[key], title) for key, title in titles.items()})
+        fresh.update(encode_planned(encoder, places))
+        catalog.add_vectors(row.id, fresh)
+        embedded += len(fresh)
+        progress.advance(chunks=len(fresh), tokens=sum(encoder.tokenizer.count(text) for text in texts.values()))
     return embedded
 
 
-def _all_texts(catalog: Catalog) -> Iterator[list[TextEntry]]:
-    for name in catalog.collections():
-        yield from catalog.iter_texts(catalog.collection(name), batch=512)
+class _Documents:
+    """Tells which chunks are embedded in the context of their document, and plans that for another encoder.
+
+    The document that was asked for last is kept: chunks come in the order in which they were written.
+    """
+
+    def __init__(self, catalog: Catalog, encoder: Encoder, chunking: Chunking) -> None:
+        self._catalog = catalog
+        self._encoder = encoder
+        self._context = ChunkContext(encoder, budget=chunking.tokens, late=True)
+        self._needed = "late_chunking" in (catalog.setting("chunking") or {})
+        self._places: Mapping[int, int] = {}  # by chunk
+        self._plan: SpanPlan | None = None
+
+    def places(self, entries: Iterable[TextEntry]) -> Iterator[tuple[TextEntry, tuple[SpanPlan, int] | None]]:
+        """Each chunk with the plan of its document and its place there; with None where it is embedded by itself.
+
+        In a store that may hold both, a chunk that went meanwhile is left out: nothing tells of which kind it was.
+        """
+        for entry in entries:
+            if not self._needed:
+                yield entry, None
+                continue
+            if entry.chunk_id not in self._places:
+                self._read(entry)
+            if entry.chunk_id in self._places:
+                yield entry, None if self._plan is None else (self._plan, self._places[entry.chunk_id])
+
+    def _read(self, entry: TextEntry) -> None:
+        self._places, self._plan = {}, None
+        document = self._catalog.document_spans(entry.chunk_id)
+        if document is None:
+            return
+        self._places = {chunk: place for place, chunk in enumerate(document.spans)}
+        if is_late_key(entry.vector_key, document.text):
+            title, spans = self._context.title(document.title, ()), list(document.spans.values())
+            self._plan = self._encoder.spans.plan(document.text, spans, title=title)
 
 
 def _embed(encoder: Encoder, wanted: Mapping[bytes, tuple[str, str]]) -> dict[bytes, np.ndarray]:
-    if not wanted:
-        return {}
     texts, titles = [item[0] for item in wanted.values()], [item[1] for item in wanted.values()]
     vectors = encoder.encode_documents(texts, titles=titles).astype(np.float16)
     return dict(zip(wanted, vectors, strict=True))

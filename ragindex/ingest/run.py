@@ -80,7 +80,8 @@ class IngestRun:
 
     def _cutter(self) -> Cutter:
         options = ChunkOptions(budget=self.chunking.tokens, overlap=self.chunking.overlap)
-        return Cutter(ChunkContext(self.encoder, budget=options.budget), self.encoder, options)
+        context = ChunkContext(self.encoder, budget=options.budget, late=self.chunking.late)
+        return Cutter(context, self.encoder, options)
 
     def _pipeline(
         self,

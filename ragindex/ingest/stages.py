@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ragindex.chunking import ChunkOptions, chunk
-from ragindex.encoder import Encoder
+from ragindex.encoder import Encoder, SpanPlan
 from ragindex.errors import LoadError
 from ragindex.ingest.context import ChunkContext
+from ragindex.ingest.late import encode_planned
 from ragindex.ingest.plan import MEMORY, Candidate
 from ragindex.loaders import LoaderPool
 from ragindex.store.catalog import Catalog
@@ -29,7 +30,7 @@ __all__ = ["CutStage", "Cutter", "EmbedStage", "Embedded", "LoadStage", "Prepare
 @dataclass(frozen=True, slots=True)
 class PreparedDocument:
     """A document that was read and cut. `titles` and `keys` are one per chunk; `unchanged`: the bytes are the known
-    ones.
+    ones. `plan`: how its chunks, numbered by their ordinals, are embedded in its context; None where each is by itself.
     """
 
     document: Document
@@ -39,6 +40,7 @@ class PreparedDocument:
     keys: Sequence[bytes]
     unchanged: bool
     replaces: bool
+    plan: SpanPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Cutter:
 
     def __init__(self, context: ChunkContext, encoder: Encoder, options: ChunkOptions) -> None:
         self._context = context
+        self._encoder = encoder
         self._counter = _Counter(encoder)
         self._options = options
 
@@ -76,12 +79,18 @@ class Cutter:
         """Cut one document. After `cancel` it raises an error that nobody waits for."""
         chunks = chunk(document, self._options, self._counter, self._context.overhead)
         titles = [self._context.title(document.title, item.heading) for item in chunks]
-        keys = [self._context.key(item.text, document.title, item.heading) for item in chunks]
-        return PreparedDocument(document, state, chunks, titles, keys, unchanged=False, replaces=replaces)
+        keys = self._context.keys(document, chunks)
+        plan = self._plan(document, chunks) if self._context.late else None
+        return PreparedDocument(document, state, chunks, titles, keys, unchanged=False, replaces=replaces, plan=plan)
 
     def cancel(self) -> None:
         """Give up what is being cut, in whatever thread: a hundred megabytes of text take minutes."""
         self._counter.stopped.set()
+
+    def _plan(self, document: Document, chunks: Sequence[Chunk]) -> SpanPlan:
+        spans = [(item.start, item.end) for item in chunks]
+        title = self._context.title(document.title, ())
+        return self._encoder.spans.plan(document.text, spans, title=title, tokens=self._counter)
 
 
 class _Counter:
@@ -178,6 +187,15 @@ def _readable(candidate: Candidate) -> bool:
     return (info.st_size, info.st_mtime_ns) == (candidate.size, candidate.mtime_ns)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A chunk to embed: by itself with its title, or by its document's plan."""
+
+    chunk: Chunk
+    title: str
+    plan: SpanPlan | None
+
+
 class EmbedStage:
     """Chunks to vectors. A text that has a vector, in the catalogue or in a batch on its way there, is not embedded
     again.
@@ -192,34 +210,37 @@ class EmbedStage:
 
     def __call__(self, prepared: Prepared) -> Embedded:
         """Embed a batch."""
-        wanted: dict[bytes, tuple[str, str, int]] = {}
+        wanted: dict[bytes, _Wanted] = {}
         for item in (*prepared.documents, *prepared.ahead):
             for piece, title, key in zip(item.chunks, item.titles, item.keys, strict=True):
-                wanted[key] = (piece.text, title, piece.tokens)
+                wanted[key] = _Wanted(piece, title, item.plan)
         # Before the catalogue is asked: a key that leaves the set in between is in the catalogue by then.
         with self._lock:
             under_way = self._under_way & wanted.keys()
         missing = self._catalog.missing_keys(self._encoder_id, wanted.keys()) - under_way
-        order = [key for key in wanted if key in missing]
-        vectors = self._encode([wanted[key] for key in order])
-        fresh = dict(zip(order, vectors, strict=True))
+        fresh = self._encode({key: wanted[key] for key in wanted if key in missing})
         with self._lock:
             self._under_way |= missing
         writes = tuple(self._write(item, fresh) for item in prepared.documents if not item.unchanged)
-        tokens = sum(wanted[key][2] for key in order)
+        tokens = sum(wanted[key].chunk.tokens for key in fresh)
         ahead = {key: fresh[key] for item in prepared.ahead for key in item.keys if key in fresh}
-        return Embedded(prepared, writes, ahead, len(order), tokens, frozenset(missing))
+        return Embedded(prepared, writes, ahead, len(fresh), tokens, frozenset(missing))
 
     def committed(self, batch: Embedded) -> None:
         """The batch's vectors are in the catalogue now."""
         with self._lock:
             self._under_way -= batch.keys
 
-    def _encode(self, items: Sequence[tuple[str, str, int]]) -> Float16Array:
-        if not items:
-            return np.empty((0, self._encoder.dimensions), dtype=np.float16)
-        texts, titles = [item[0] for item in items], [item[1] for item in items]
-        return self._encoder.encode_documents(texts, titles=titles).astype(np.float16)
+    def _encode(self, wanted: Mapping[bytes, _Wanted]) -> dict[bytes, Float16Array]:
+        alone = {key: item for key, item in wanted.items() if item.plan is None}
+        fresh: dict[bytes, Float16Array] = {}
+        if alone:
+            texts, titles = [item.chunk.text for item in alone.values()], [item.title for item in alone.values()]
+            vectors = self._encoder.encode_documents(texts, titles=titles).astype(np.float16)
+            fresh.update(zip(alone, vectors, strict=True))
+        planned = {key: (item.plan, item.chunk.ordinal) for key, item in wanted.items() if item.plan is not None}
+        fresh.update(encode_planned(self._encoder, planned))
+        return fresh
 
     def _write(self, item: PreparedDocument, fresh: Mapping[bytes, Float16Array]) -> DocumentWrite:
         vectors = {key: fresh[key] for key in item.keys if key in fresh}

@@ -19,7 +19,7 @@ from ragindex.loaders.formats import Format, format_of
 from ragindex.loaders.language import detect_language
 from ragindex.types import Block, Document, MetadataValue
 
-__all__ = ["load"]
+__all__ = ["iso_seconds", "load"]
 
 _MEBIBYTE = 1 << 20
 

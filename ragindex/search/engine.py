@@ -160,7 +160,7 @@ class Engine:
             start = stop
 
     def _vectors(self, chunk_ids: Sequence[int]) -> Float32Array:
-        encoder = self._catalog.encoder()
+        encoder = self._live.encoder  # not the catalogue's: it may have switched since this query began
         if encoder is None or not chunk_ids:
             raise UsageError("Diversity needs dense vectors, and this store has none.")
         return self._catalog.vectors(encoder.id, chunk_ids)

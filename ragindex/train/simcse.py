@@ -183,7 +183,7 @@ def uniformity(vectors: Tensor) -> float:
     """
     cosines = vectors @ vectors.T
     above = torch.ones_like(cosines, dtype=torch.bool).triu(diagonal=1)
-    return float((2 * cosines[above] - 2).exp().mean().log())
+    return float((4 * cosines[above] - 4).exp().mean().log())
 
 
 def text_sentences(texts: Iterable[str], *, fewest: int = 4, most: int = 100) -> list[str]:

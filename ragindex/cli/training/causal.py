@@ -30,7 +30,7 @@ _NEW = ("tokenizer", "vocabulary", "algorithm", "lowercase", "size", "layers", "
 
 
 _EXAMPLE = """\b
-ragindex train clm --text notes/ --text wiki.jsonl.gz --size small --output decoder --minutes 60
+ragindex train clm --text notes/ --size small --output decoder --minutes 60
 """
 
 

@@ -36,8 +36,8 @@ _FILE = click.Path(exists=True, path_type=Path)
 _OF_VECTORS = ("teacher", "texts", "vectors", "shards")
 _SHARD = 4096  # texts
 _EXAMPLE = """\b
-ragindex train distill --teacher MINILM --text notes.jsonl.gz --vectors cache \\
-    --shards 50 --output student --minutes 60
+ragindex train distill --teacher MINILM --text notes.jsonl.gz \\
+    --vectors cache --shards 50 --output student --minutes 60
 ragindex train distill --examples scored.jsonl --output student --steps 500
 """
 

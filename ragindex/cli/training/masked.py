@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 
 _EXAMPLE = """\b
-ragindex train mntp --encoder decoder --text wiki.jsonl.gz --output encoder --steps 1000
+ragindex train mntp --encoder decoder --text notes/ --output out --steps 1000
 """
 
 

@@ -16,7 +16,7 @@ __all__ = ["command"]
 
 
 _EXAMPLE = """\b
-ragindex train simcse --encoder encoder --text wiki.jsonl.gz --output better --steps 1000 --sts stsb-dev.tsv
+ragindex train simcse --encoder out --text notes/ --output better --steps 1000
 """
 
 

@@ -1,0 +1,185 @@
+"""Covers a text with windows that an encoder can read at once, so that spans of it can be pooled in their context.
+
+A text that fits is one window. A longer one is covered by windows that overlap ("long late chunking" in
+arXiv 2409.04701, section 3.2), and each span belongs to the one that shows most of what stands around it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from ragindex.encoder.prompts import Prompts
+from ragindex.errors import EncoderError, UsageError
+
+__all__ = ["Span", "SpanPlan", "Window", "plan_spans"]
+
+Span = tuple[int, int]  # characters from the first to before the last
+
+_OVERLAP = 4  # a window begins this part of its room before the span that it is made for
+_LETTERS = 4.0  # characters of a token, as a first guess
+_MOST_LETTERS = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`text[start:end]`, read at once; `members` are the places of the spans that are pooled from it."""
+
+    start: int
+    end: int
+    members: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpanPlan:
+    """A text, the spans of it that are wanted, and the windows that they are pooled from, each span from one."""
+
+    text: str
+    title: str
+    spans: Sequence[Span]
+    windows: Sequence[Window]
+
+    def only(self, places: Sequence[int]) -> SpanPlan:
+        """The plan for some of the spans: their windows are the same, those of others are not read."""
+        new = {place: number for number, place in enumerate(places)}
+        some = [
+            replace(window, members=tuple(new[place] for place in window.members if place in new))
+            for window in self.windows
+        ]
+        return replace(
+            self, spans=[self.spans[place] for place in places], windows=[window for window in some if window.members]
+        )
+
+
+class TokenCounter(Protocol):
+    """The encoder's tokenizer, as far as windows need it."""
+
+    def offsets(self, text: str) -> np.ndarray:
+        """The character span of each token of `text`, in order, without special tokens: int64 (n, 2)."""
+
+
+def plan_spans(
+    text: str, spans: Sequence[Span], *, title: str, prompts: Prompts, tokens: TokenCounter, limit: int
+) -> SpanPlan:
+    """The windows of at most `limit` tokens, prompt included, that `text` is read in.
+
+    Spans may come in any order, overlap, and leave gaps. Raises UsageError for one that is empty or not in the text,
+    EncoderError for one that no window can hold.
+    """
+    for start, end in spans:
+        if not 0 <= start < end <= len(text):
+            raise UsageError(f"There is no span from {start} to {end} in a text of {len(text)} characters.")
+    ruler = _Ruler(text, title, prompts, tokens, limit)
+    windows = _cover(ruler, spans)
+    members: list[list[int]] = [[] for _ in windows]
+    for place, span in enumerate(spans):
+        members[_home(windows, span, len(text))].append(place)
+    filled = [replace(window, members=tuple(some)) for window, some in zip(windows, members, strict=True) if some]
+    return SpanPlan(text, title, spans, filled)
+
+
+class _Ruler:
+    """Measures a text in tokens, without tokenising more of it than a window."""
+
+    def __init__(self, text: str, title: str, prompts: Prompts, tokens: TokenCounter, limit: int) -> None:
+        self.text = text
+        self._title = title
+        self._prompts = prompts
+        self._tokens = tokens
+        self._limit = limit
+        self._letters = _LETTERS  # of a token, as far as the text has been seen
+        self.room = max(1, limit - self._count(0, 0))
+
+    def excess(self, start: int, end: int) -> int:
+        """How many tokens an input with this part of the text is too long."""
+        return self._count(start, end) - self._limit
+
+    def after(self, start: int, tokens: int) -> int:
+        """Where about so many tokens from `start` on end."""
+        length = int(1.25 * self._letters * tokens) + 64
+        offsets = self._tokens.offsets(self.text[start : start + length])
+        while len(offsets) <= tokens and start + length < len(self.text):
+            length *= 2
+            offsets = self._tokens.offsets(self.text[start : start + length])
+        if len(offsets) <= tokens:
+            return len(self.text)
+        letters = max(1, int(offsets[tokens, 0]))
+        self._letters = min(letters / tokens, _MOST_LETTERS)
+        return start + letters
+
+    def before(self, end: int, tokens: int) -> int:
+        """Where about so many tokens that reach up to `end` begin."""
+        if not tokens:
+            return end
+        start = max(0, end - int(4 * self._letters * tokens))
+        offsets = self._tokens.offsets(self.text[start:end])
+        return start + int(offsets[-tokens, 0]) if len(offsets) > tokens else start
+
+    def _count(self, start: int, end: int) -> int:
+        prompted = self._prompts.for_document(self.text[start:end], self._title)
+        return len(self._tokens.offsets(prompted.text))
+
+
+def _cover(ruler: _Ruler, spans: Sequence[Span]) -> list[Window]:
+    """Windows, ever further into the text, of which each span lies in one at least."""
+    size = len(ruler.text)
+    if ruler.after(0, ruler.room) == size and ruler.excess(0, size) <= 0:
+        return [Window(0, size)]
+    windows: list[Window] = []
+    for span in sorted(spans):
+        if not windows or span[1] > windows[-1].end:
+            windows.append(_window(ruler, span))
+    return windows
+
+
+def _window(ruler: _Ruler, span: Span) -> Window:
+    """The window for a span and what follows: it begins some way before it and goes as far as there is room."""
+    overlap = ruler.room // _OVERLAP
+    while True:
+        start = _word_start(ruler.text, ruler.before(span[0], overlap), span[0])
+        end = max(span[1], _word_end(ruler.text, ruler.after(start, ruler.room), span[1]))
+        while (excess := ruler.excess(start, end)) > 0 and end > span[1]:
+            end = max(span[1], min(end - 1, _word_end(ruler.text, ruler.before(end, excess + 1), span[1])))
+        if excess <= 0:
+            return Window(start, end)
+        if not overlap:
+            raise EncoderError(
+                f"A span of {span[1] - span[0]} characters is longer than this encoder's limit; cut it into chunks "
+                "first."
+            )
+        overlap //= 2  # a long span leaves less room for what stands before it
+
+
+def _word_start(text: str, position: int, most: int) -> int:
+    """The first beginning of a word from `position` up to `most`; `position` itself in a text without spaces."""
+    if position == 0 or text[position - 1].isspace():
+        return position
+    return next((place + 1 for place in range(position, most) if text[place].isspace()), position)
+
+
+def _word_end(text: str, position: int, least: int) -> int:
+    """The last end of a word from `least` up to `position`; `position` itself in a text without spaces."""
+    if position == len(text) or text[position].isspace():
+        return position
+    return next((place for place in range(position, least, -1) if text[place].isspace()), position)
+
+
+def _home(windows: Sequence[Window], span: Span, size: int) -> int:
+    """The place of the window that holds the span and whose edges are furthest from it; the text's own are none."""
+
+    def margin(place: int) -> float:
+        window = windows[place]
+        left = math.inf if window.start == 0 else span[0] - window.start
+        right = math.inf if window.end == size else window.end - span[1]
+        return min(left, right)
+
+    first = bisect.bisect_left(windows, span[1], key=lambda window: window.end)
+    last = first + 1
+    while last < len(windows) and windows[last].start <= span[0]:
+        last += 1
+    return max(range(first, last), key=margin)
