@@ -10,6 +10,7 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +23,8 @@ __all__ = ["Span", "SpanPlan", "Window", "plan_spans"]
 Span = tuple[int, int]  # characters from the first to before the last
 
 _OVERLAP = 4  # a window begins this part of its room before the span that it is made for
-_LETTERS = 4.0  # characters of a token, as a first guess
-_MOST_LETTERS = 16.0
+_LONGEST_TOKEN = 16  # characters, on average and at the very most
+_PIECE = 1 << 16  # characters tokenised at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def plan_spans(
 
 
 class _Ruler:
-    """Measures a text in tokens, without tokenising more of it than a window."""
+    """Measures a text in tokens: about, from where the tokens of the whole text begin, and exactly, by counting."""
 
     def __init__(self, text: str, title: str, prompts: Prompts, tokens: TokenCounter, limit: int) -> None:
         self.text = text
@@ -92,8 +93,11 @@ class _Ruler:
         self._prompts = prompts
         self._tokens = tokens
         self._limit = limit
-        self._letters = _LETTERS  # of a token, as far as the text has been seen
         self.room = max(1, limit - self._count(0, 0))
+
+    def fits(self) -> bool:
+        """Whether the whole text does; one that is far too long is not counted."""
+        return len(self.text) <= _LONGEST_TOKEN * self._limit and self.excess(0, len(self.text)) <= 0
 
     def excess(self, start: int, end: int) -> int:
         """How many tokens an input with this part of the text is too long."""
@@ -101,24 +105,25 @@ class _Ruler:
 
     def after(self, start: int, tokens: int) -> int:
         """Where about so many tokens from `start` on end."""
-        length = int(1.25 * self._letters * tokens) + 64
-        offsets = self._tokens.offsets(self.text[start : start + length])
-        while len(offsets) <= tokens and start + length < len(self.text):
-            length *= 2
-            offsets = self._tokens.offsets(self.text[start : start + length])
-        if len(offsets) <= tokens:
-            return len(self.text)
-        letters = max(1, int(offsets[tokens, 0]))
-        self._letters = min(letters / tokens, _MOST_LETTERS)
-        return start + letters
+        place = int(np.searchsorted(self._starts, start)) + tokens
+        return max(start + 1, int(self._starts[place])) if place < len(self._starts) else len(self.text)
 
     def before(self, end: int, tokens: int) -> int:
         """Where about so many tokens that reach up to `end` begin."""
         if not tokens:
             return end
-        start = max(0, end - int(4 * self._letters * tokens))
-        offsets = self._tokens.offsets(self.text[start:end])
-        return start + int(offsets[-tokens, 0]) if len(offsets) > tokens else start
+        place = int(np.searchsorted(self._starts, end)) - tokens
+        return int(self._starts[place]) if place >= 0 else 0
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The character at which each token begins, int64 (n,); a piece at a time, which bounds what a call holds."""
+        pieces, start = [], 0
+        while start < len(self.text):
+            end = _word_end(self.text, min(len(self.text), start + _PIECE), start + _PIECE // 2)
+            pieces.append(self._tokens.offsets(self.text[start:end])[:, 0] + start)
+            start = end
+        return np.concatenate(pieces)
 
     def _count(self, start: int, end: int) -> int:
         prompted = self._prompts.for_document(self.text[start:end], self._title)
@@ -128,7 +133,7 @@ class _Ruler:
 def _cover(ruler: _Ruler, spans: Sequence[Span]) -> list[Window]:
     """Windows, ever further into the text, of which each span lies in one at least."""
     size = len(ruler.text)
-    if ruler.after(0, ruler.room) == size and ruler.excess(0, size) <= 0:
+    if ruler.fits():
         return [Window(0, size)]
     windows: list[Window] = []
     for span in sorted(spans):
