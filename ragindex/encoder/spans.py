@@ -104,10 +104,10 @@ def _groups(plans: Sequence[SpanPlan], prompts: Prompts, tokenizer: EncoderToken
     tokens = 0
     for number, plan in enumerate(plans):
         before = len(prompts.document_prefix(plan.title))
-        for window in plan.windows:
-            prompted = prompts.for_document(plan.text[window.start : window.end], plan.title)
+        for (start, end), members in zip(plan.windows, plan.members(), strict=True):
+            prompted = prompts.for_document(plan.text[start:end], plan.title)
             text = before, len(prompted.text) - len(prompts.document_suffix)
-            spans = {place: _shifted(plan.spans[place], before - window.start) for place in window.members}
+            spans = {place: _shifted(plan.spans[place], before - start) for place in members}
             located = tokenizer.locate(prompted)
             group.append(_Window(number, located, text, spans))
             tokens += len(located.tokenized.ids)

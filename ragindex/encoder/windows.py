@@ -18,7 +18,7 @@ import numpy as np
 from ragindex.encoder.prompts import Prompts
 from ragindex.errors import EncoderError, UsageError
 
-__all__ = ["Span", "SpanPlan", "Window", "plan_spans"]
+__all__ = ["Span", "SpanPlan", "TokenCounter", "plan_spans"]
 
 Span = tuple[int, int]  # characters from the first to before the last
 
@@ -28,33 +28,34 @@ _PIECE = 1 << 16  # characters tokenised at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """`text[start:end]`, read at once; `members` are the places of the spans that are pooled from it."""
-
-    start: int
-    end: int
-    members: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class SpanPlan:
-    """A text, the spans of it that are wanted, and the windows that they are pooled from, each span from one."""
+    """A text, the spans of it that are wanted, the windows that are read, and for each span the place of the window that
+    it is pooled from.
+    """
 
     text: str
     title: str
     spans: Sequence[Span]
-    windows: Sequence[Window]
+    windows: Sequence[Span]
+    homes: Sequence[int]
 
     def only(self, places: Sequence[int]) -> SpanPlan:
         """The plan for some of the spans: their windows are the same, those of others are not read."""
-        new = {place: number for number, place in enumerate(places)}
-        some = [
-            replace(window, members=tuple(new[place] for place in window.members if place in new))
-            for window in self.windows
-        ]
+        homes = [self.homes[place] for place in places]
+        used = sorted(set(homes))
         return replace(
-            self, spans=[self.spans[place] for place in places], windows=[window for window in some if window.members]
+            self,
+            spans=[self.spans[place] for place in places],
+            windows=[self.windows[home] for home in used],
+            homes=[bisect.bisect_left(used, home) for home in homes],
         )
+
+    def members(self) -> list[list[int]]:
+        """For each window the places of the spans that are pooled from it."""
+        found: list[list[int]] = [[] for _ in self.windows]
+        for place, home in enumerate(self.homes):
+            found[home].append(place)
+        return found
 
 
 class TokenCounter(Protocol):
@@ -77,11 +78,8 @@ def plan_spans(
             raise UsageError(f"There is no span from {start} to {end} in a text of {len(text)} characters.")
     ruler = _Ruler(text, title, prompts, tokens, limit)
     windows = _cover(ruler, spans)
-    members: list[list[int]] = [[] for _ in windows]
-    for place, span in enumerate(spans):
-        members[_home(windows, span, len(text))].append(place)
-    filled = [replace(window, members=tuple(some)) for window, some in zip(windows, members, strict=True) if some]
-    return SpanPlan(text, title, spans, filled)
+    whole = SpanPlan(text, title, spans, windows, [_home(windows, span, len(text)) for span in spans])
+    return whole.only(range(len(spans)))  # a window may have turned out to be nobody's
 
 
 class _Ruler:
@@ -130,19 +128,19 @@ class _Ruler:
         return len(self._tokens.offsets(prompted.text))
 
 
-def _cover(ruler: _Ruler, spans: Sequence[Span]) -> list[Window]:
+def _cover(ruler: _Ruler, spans: Sequence[Span]) -> list[Span]:
     """Windows, ever further into the text, of which each span lies in one at least."""
     size = len(ruler.text)
     if ruler.fits():
-        return [Window(0, size)]
-    windows: list[Window] = []
+        return [(0, size)]
+    windows: list[Span] = []
     for span in sorted(spans):
-        if not windows or span[1] > windows[-1].end:
+        if not windows or span[1] > windows[-1][1]:
             windows.append(_window(ruler, span))
     return windows
 
 
-def _window(ruler: _Ruler, span: Span) -> Window:
+def _window(ruler: _Ruler, span: Span) -> Span:
     """The window for a span and what follows: it begins some way before it and goes as far as there is room."""
     overlap = ruler.room // _OVERLAP
     while True:
@@ -151,7 +149,7 @@ def _window(ruler: _Ruler, span: Span) -> Window:
         while (excess := ruler.excess(start, end)) > 0 and end > span[1]:
             end = max(span[1], min(end - 1, _word_end(ruler.text, ruler.before(end, excess + 1), span[1])))
         if excess <= 0:
-            return Window(start, end)
+            return start, end
         if not overlap:
             raise EncoderError(
                 f"A span of {span[1] - span[0]} characters is longer than this encoder's limit; cut it into chunks "
@@ -174,17 +172,16 @@ def _word_end(text: str, position: int, least: int) -> int:
     return next((place for place in range(position, least, -1) if text[place].isspace()), position)
 
 
-def _home(windows: Sequence[Window], span: Span, size: int) -> int:
+def _home(windows: Sequence[Span], span: Span, size: int) -> int:
     """The place of the window that holds the span and whose edges are furthest from it; the text's own are none."""
 
     def margin(place: int) -> float:
-        window = windows[place]
-        left = math.inf if window.start == 0 else span[0] - window.start
-        right = math.inf if window.end == size else window.end - span[1]
-        return min(left, right)
+        start, end = windows[place]
+        left = math.inf if start == 0 else span[0] - start
+        return min(left, math.inf if end == size else end - span[1])
 
-    first = bisect.bisect_left(windows, span[1], key=lambda window: window.end)
+    first = bisect.bisect_left(windows, span[1], key=lambda window: window[1])
     last = first + 1
-    while last < len(windows) and windows[last].start <= span[0]:
+    while last < len(windows) and windows[last][0] <= span[0]:
         last += 1
     return max(range(first, last), key=margin)

@@ -59,6 +59,11 @@ class TrainableEncoder(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint, *, lora: Lora | None = None, device: str | None = None) -> None:
         super().__init__()
+        if checkpoint.is_foreign:
+            raise TrainingError(
+                f"{checkpoint.name!r} is no decoder, so it cannot be trained here; it can teach one (`--teacher`) or "
+                "guide one (`--guide`)."
+            )
         self.checkpoint = checkpoint
         self.config: EncoderConfig = checkpoint.config
         self.lora = lora
