@@ -29,8 +29,8 @@ _PIECE = 1 << 16  # characters tokenised at a time
 
 @dataclass(frozen=True, slots=True)
 class SpanPlan:
-    """A text, the spans of it that are wanted, the windows that are read, and for each span the place of the window that
-    it is pooled from.
+    """How spans of a text are embedded. windows: the parts of it that are read; homes: for each span, the place of the
+    window that it is pooled from.
     """
 
     text: str
