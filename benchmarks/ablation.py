@@ -23,6 +23,7 @@ import torch
 from _common import table
 
 from ragindex import Encoder
+from ragindex.config import Settings
 from ragindex.evaluation import load_dataset
 from ragindex.evaluation.sts import load_sts
 from ragindex.measure import SentencePairs, Work, measure
@@ -121,9 +122,10 @@ def report(stages: Sequence[Stage], options: argparse.Namespace) -> None:
     """Measure each stage and print the table."""
     datasets = [load_dataset(options.data / name) for name in options.sets.split(",")]
     work = Work(datasets=datasets, sts=[SentencePairs(options.sts.stem, load_sts(options.sts))], modes=("dense",))
+    settings = Settings(chunk_tokens=min(256, options.block))
     rows = []
     for stage in stages:
-        found = measure(work, encoder=stage.encoder).report
+        found = measure(work, encoder=stage.encoder, settings=settings).report
         scores = [each.modes["dense"].ndcg_at_10 for each in found.datasets]
         correlation = found.sts[0].correlations["spearman"].value
         figures = (correlation, statistics.mean(scores), *scores)

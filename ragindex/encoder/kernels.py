@@ -13,7 +13,7 @@ from ragindex.encoder.devices import send
 
 __all__ = ["Kernel", "Run", "Texts", "choose_kernel"]
 
-_SCORES = 2**18  # in a block of products, for each thread: half a megabyte, which stays in a core's second cache
+_SCORES = 2**19  # in a block of products, for each thread: a megabyte, which stays in a core's caches
 _ROWS = 64  # of a block at least, so that a product is worth its call
 
 
