@@ -394,6 +394,20 @@ def test_a_tokenizer_of_ones_own_reads_text_back(texts: Texts, algorithm: Any) -
     assert (roles.pad, roles.begin, roles.end) == (0, 1, 2)
 
 
+@pytest.mark.parametrize("algorithm", ["bpe", "wordpiece", "unigram"])
+def test_a_word_has_the_same_tokens_wherever_it_stands(texts: Texts, algorithm: Any) -> None:
+    """So what a title and a text cost together is what they cost alone."""
+    words = train_tokenizer(texts, VocabularyOptions(size=400, algorithm=algorithm))
+    alone = words.encode("photosynthesis", add_special_tokens=False)
+    for before in ("", "The key\n", "a ", "\t"):
+        encoding = words.encode(f"{before}photosynthesis", add_special_tokens=False)
+        assert encoding.ids[-len(alone.ids) :] == alone.ids
+        assert len(encoding.ids) == len(alone.ids) + len(words.encode(before, add_special_tokens=False).ids)
+        starts = [start for start, _ in encoding.offsets[-len(alone.ids) :]]
+        assert starts == [len(before) + start for start, _ in alone.offsets]
+        assert encoding.offsets[-1][1] == len(before) + len("photosynthesis")
+
+
 def test_bytes_leave_nothing_unknown(texts: Texts) -> None:
     words = train_tokenizer(texts, VocabularyOptions(size=400))
     assert words.decode(words.encode("キー 🔑 Key").ids).strip() == "キー 🔑 Key"

@@ -1,7 +1,7 @@
 """Covers a text with windows that an encoder can read at once, so that spans of it can be pooled in their context.
 
 A text that fits is one window. A longer one is covered by windows that overlap ("long late chunking" in
-arXiv 2409.04701, section 3.2), and each span belongs to the one that shows most of what stands around it.
+arXiv 2409.04701), and each span belongs to the one that shows most of what stands around it.
 """
 
 from __future__ import annotations

@@ -33,6 +33,9 @@ class VocabularyOptions:
 
     size: tokens, special ones included; a small text gives fewer. algorithm: "bpe" over bytes (Radford et al., 2019:
     nothing is unknown), "wordpiece" or "unigram" (Kudo, arXiv 1804.10959). lowercase: read all letters as small ones.
+
+    White space of any kind ends a word and is not kept, so a word has the same tokens wherever it stands. That is how
+    an encoder wants it; a decoder that shall write program text does not.
     """
 
     size: int = 16_000
@@ -96,11 +99,12 @@ def find_roles(tokenizer: Tokenizer) -> Roles:
 def _untrained(options: VocabularyOptions) -> tuple[Tokenizer, trainers.Trainer]:
     """A tokenizer and what trains it."""
     lower = [normalizers.Lowercase()] if options.lowercase else []
+    words = pre_tokenizers.WhitespaceSplit()
     tokenizer: Tokenizer
     if options.algorithm == "bpe":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *lower])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=True)])
         tokenizer.decoder = decoders.ByteLevel()
         return tokenizer, trainers.BpeTrainer(
             vocab_size=options.size,
@@ -118,7 +122,7 @@ def _untrained(options: VocabularyOptions) -> tuple[Tokenizer, trainers.Trainer]
         )
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), *lower])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
     return tokenizer, trainers.UnigramTrainer(
         vocab_size=options.size,
