@@ -100,7 +100,10 @@ def contrast_views(encoder: Path, texts: Texts, options: argparse.Namespace) -> 
         return output
     model = TrainableEncoder.open(encoder, dropout=options.dropout)
     objective = SimCseTraining(
-        model, text_sentences(texts), SimCseOptions(seed=options.seed), sts=load_sts(options.sts)
+        model,
+        text_sentences(texts),
+        SimCseOptions(batch=64, max_tokens=64, seed=options.seed),
+        sts=load_sts(options.sts),
     )
     return _run(objective, model, output, options.simcse, options.simcse_rate, options)
 

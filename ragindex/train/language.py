@@ -27,6 +27,7 @@ from ragindex.encoder.devices import choose_device, choose_dtype
 from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.tokenizer import EncoderTokenizer
 from ragindex.errors import TrainingError, UsageError
+from ragindex.train.blocks import surroundings
 from ragindex.train.decoder_files import load_decoder
 from ragindex.train.model import Lora, adapted
 from ragindex.train.vocabulary import find_roles
@@ -185,9 +186,13 @@ class LanguageModel(nn.Module):
             )
 
     def ordinary_tokens(self) -> Tensor:
-        """Ids of all tokens that stand for text, (n,) int64: those that are not special and have a row."""
+        """Ids of all tokens that stand for text, (n,) int64: those that have a row, are not marked as special and are
+        not put around texts.
+        """
         tokenizer = self.tokenizer
+        around = surroundings(tokenizer, end=self.end)
         special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+        special.update(around.before, around.after)
         known = sorted(token for token in tokenizer.get_vocab().values() if token < self.rows)
         return torch.tensor([token for token in known if token not in special], dtype=torch.int64)
 

@@ -53,8 +53,11 @@ class Plan:
         """Claim the output; see `Run.begin`."""
         prints = {role: self.fingerprints.get(role) or data_fingerprint(files) for role, files in self.data.items()}
         resume = run.begin(self.command, {**self.options, **asdict(self.settings)}, prints)
-        for name, content in self.kept.items():
-            (run.directory / name).write_bytes(content)
+        if rank() == 0:
+            for name, content in self.kept.items():
+                partial = run.directory / f"{name}.partial"
+                partial.write_bytes(content)
+                partial.replace(run.directory / name)
         return resume
 
 
