@@ -18,7 +18,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from ragindex.encoder import find_checkpoint, kernels, packing
 from ragindex.encoder.backbone import set_attention
 from ragindex.encoder.batching import Batch
-from ragindex.encoder.kernels import Texts, attend_by_products, choose_kernel
+from ragindex.encoder.kernels import Run, Texts, attend_by_products, choose_varlen, products_pay
 from ragindex.encoder.packing import Packed
 from ragindex.encoder.padding import Padded
 from ragindex.encoder.tokenizer import Tokenized
@@ -216,19 +216,18 @@ def reference(
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 def test_products_are_attention(causal: bool, key_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_SCORES", 200)  # a run takes several blocks, and so does its longest text
+    monkeypatch.setattr(kernels, "_SCORES", 200)  # several blocks, and of a long text several for each head
     monkeypatch.setattr(kernels, "_ROWS", 10)
     generator = torch.Generator().manual_seed(0)
-    lengths = [33, 9, 9, 9, 9, 1, 1, 4]
-    query, key, value = (
-        torch.randn(sum(lengths), heads, 16, generator=generator) for heads in (4, key_heads, key_heads)
-    )
-    bounds = np.cumsum([0, *lengths]).tolist()
-    limits = Texts.of(lengths, torch.device("cpu"))
-    assert limits.bounds.tolist() == bounds
-    found = attend_by_products(query, key, value, texts=limits, scale=0.3, causal=causal)
-    expected = reference(query, key, value, bounds=bounds, scale=0.3, causal=causal)
-    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    for count, length in ((1, 33), (4, 9), (3, 1)):
+        query, key, value = (
+            torch.randn(count * length, heads, 16, generator=generator) for heads in (4, key_heads, key_heads)
+        )
+        rectangles = [part.unflatten(0, (count, length)).transpose(1, 2) for part in (query, key, value)]
+        found = attend_by_products(*rectangles, scale=0.3, causal=causal)
+        bounds = [length * number for number in range(count + 1)]
+        expected = reference(query, key, value, bounds=bounds, scale=0.3, causal=causal)
+        torch.testing.assert_close(found.flatten(0, 1), expected, atol=2e-6, rtol=0)
 
 
 def test_large_scores_lose_nothing_to_bfloat16() -> None:
@@ -237,9 +236,48 @@ def test_large_scores_lose_nothing_to_bfloat16() -> None:
     query, key, value = (torch.randn(64, 2, 64, generator=generator) for _ in range(3))
     key[..., :3] += 200
     query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
-    found = attend_by_products(query, key, value, texts=Texts.of([64], query.device), scale=0.125, causal=False)
+    found = attend_by_products(*(part.transpose(0, 1)[None] for part in (query, key, value)), scale=0.125, causal=False)
     expected = reference(query, key, value, bounds=[0, 64], scale=0.125, causal=False)
-    assert deviation(found.float(), expected.float()) < 0.02
+    assert deviation(found[0].float(), expected.float()) < 0.02
+
+
+def test_products_are_for_many_scores_in_bfloat16_on_a_cpu() -> None:
+    many, few = torch.zeros(1, 4, 128, 16).bfloat16(), torch.zeros(1, 4, 64, 16).bfloat16()
+    assert products_pay(many)
+    assert not products_pay(few)
+    assert not products_pay(many.float())
+    assert not products_pay(many.to("meta"))
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+@pytest.mark.parametrize("family", ["llama", "qwen2 windowed"])
+def test_packed_states_by_products(family: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, so that the comparison is sharp. A layer with a window is left to the model's own function."""
+    calls: list[torch.Size] = []
+
+    def spy(query, key, value, *, scale, causal):
+        calls.append(query.shape)
+        return attend_by_products(query, key, value, scale=scale, causal=causal)
+
+    monkeypatch.setattr(packing, "products_pay", lambda query: True)
+    monkeypatch.setattr(packing, "attend_by_products", spy)
+    model = switched(family, "sdpa", attention)
+    expected = alone(model, texts())
+    packed = Packed.of(model)
+    assert packed is not None
+    calls.clear()
+    assert max(map(deviation, together(packed, texts()), expected)) <= 2e-6
+    runs = Texts.of(LENGTHS, torch.device("cpu")).runs
+    assert len(calls) == len(runs) * (1 if family == "qwen2 windowed" else 2)
+
+
+def test_texts_in_a_row_know_their_bounds() -> None:
+    row = Texts.of([5, 5, 2], torch.device("cpu"))
+    assert row.bounds.tolist() == [0, 5, 10, 12]
+    assert row.bounds.dtype == torch.int32
+    assert row.longest == 5
+    assert row.runs == (Run(0, 2, 5), Run(10, 1, 2))
+    assert row.runs[0].stop == 10
 
 
 def flash_attn(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
@@ -282,9 +320,9 @@ def test_kernels_of_a_gpu_are_given_what_they_take(
     """Flash-attn where it is installed, else torch's own; with the arithmetic of the real ones, here on a CPU."""
     calls: list[str] = []
     install(monkeypatch, calls)
-    kernel = choose_kernel(torch.device("cuda"), torch.bfloat16)
-    assert kernel is not None
-    monkeypatch.setattr(packing, "choose_kernel", lambda device, dtype: kernel)
+    varlen = choose_varlen(torch.device("cuda"), torch.bfloat16)
+    assert varlen is not None
+    monkeypatch.setattr(packing, "choose_varlen", lambda device, dtype: varlen)
     model = switched("llama", "sdpa", attention)
     expected = alone(model, texts())
     packed = Packed.of(model)
@@ -298,7 +336,7 @@ def test_a_kernel_that_fails_leaves_the_model_padded(monkeypatch: pytest.MonkeyP
     def failing(*args, **options):
         raise RuntimeError("FlashAttention only supports Ampere GPUs or newer.")
 
-    monkeypatch.setattr(packing, "choose_kernel", lambda device, dtype: failing)
+    monkeypatch.setattr(packing, "choose_varlen", lambda device, dtype: failing)
     model = switched("llama", "sdpa")
     assert Packed.of(model) is None
     assert model.config._attn_implementation == "sdpa"
@@ -307,19 +345,8 @@ def test_a_kernel_that_fails_leaves_the_model_padded(monkeypatch: pytest.MonkeyP
 def test_a_gpu_without_a_kernel_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
-    assert choose_kernel(torch.device("cuda"), torch.bfloat16) is None
-    assert choose_kernel(torch.device("cuda"), torch.float32) is None
+    assert choose_varlen(torch.device("cuda"), torch.bfloat16) is None
+    assert choose_varlen(torch.device("cuda"), torch.float32) is None
     model = switched("llama", "sdpa")
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
     assert Packed.of(model) is None
-
-
-@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
-def test_a_window_keeps_to_the_models_own_attention(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels are given no windows; a layer that has one is computed without them."""
-    monkeypatch.setattr(packing, "choose_kernel", lambda device, dtype: attend_by_products)
-    model = switched("qwen2 windowed", "sdpa", attention)
-    expected = alone(model, texts())
-    packed = Packed.of(model)
-    assert packed is not None
-    assert max(map(deviation, together(packed, texts()), expected)) <= 2e-6

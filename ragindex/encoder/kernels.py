@@ -1,4 +1,4 @@
-"""Attention within each of several texts that lie end to end: the fastest way that the hardware has."""
+"""Attention within each of several texts that lie end to end: what the hardware computes fastest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 
 from ragindex.encoder.devices import send
 
-__all__ = ["Kernel", "Run", "Texts", "choose_kernel"]
+__all__ = ["Run", "Texts", "Varlen", "attend_by_products", "choose_varlen", "products_pay"]
 
 _SCORES = 2**19  # in a block of products, for each thread: a megabyte, which stays in a core's caches
+_MANY_SCORES = 2**16  # from here on
 _ROWS = 64  # of a block at least, so that a product is worth its call
 
 
@@ -46,8 +47,10 @@ class Texts:
         return cls(tuple(_runs(lengths)), send(bounds.numpy(), device), max(lengths))
 
 
-class Kernel(Protocol):
-    """Softmax attention: every token reads those of its own text, all of them or (causal) those up to itself."""
+class Varlen(Protocol):
+    """Attention over a row of texts in one call: every token reads those of its own text, all of them or (causal) those
+    up to itself.
+    """
 
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, texts: Texts, scale: float, causal: bool
@@ -57,36 +60,40 @@ class Kernel(Protocol):
         """
 
 
-def choose_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """The kernel for a device and number type; None where there is none that is worth its name."""
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        return _flash_attn() or _torch_varlen()
-    if device.type == "cpu" and dtype == torch.bfloat16:
-        return attend_by_products
-    return None
+def choose_varlen(device: torch.device, dtype: torch.dtype) -> Varlen | None:
+    """FlashAttention from the package of that name, or as torch brings it; None where there is neither."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return _flash_attn() or _torch_varlen()
+
+
+def products_pay(query: torch.Tensor) -> bool:
+    """Whether `attend_by_products` is faster for queries (n, heads, length, size) than torch's fused attention, which
+    on a CPU multiplies bfloat16 as float32 but costs less to call.
+    """
+    texts, heads, length, _ = query.shape
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and texts * heads * length**2 >= _MANY_SCORES
 
 
 def attend_by_products(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, texts: Texts, scale: float, causal: bool
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float, causal: bool
 ) -> torch.Tensor:
-    """Matrix products and a softmax, in blocks that stay in the cache, for bfloat16 on a CPU; see `Kernel`.
+    """Attention within texts of one length, by matrix products and a softmax in blocks that stay in the cache.
 
-    A third faster than the fused kernel, which multiplies in float32 there. Scores are rounded to bfloat16; so that
-    large ones lose nothing by it, the mean key is taken from all keys, which no softmax notices (SageAttention,
-    arXiv 2410.02367, section 4.2).
+    query: (n, heads, length, size); key and value: (n, key heads, length, size). Returns (n, length, heads, size).
+    Scores are rounded to the type of `query`; so that large ones lose nothing by it, the mean key is taken from all
+    keys, which no softmax notices (SageAttention, arXiv 2410.02367, section 4.2).
     """
-    result = query.new_empty((*query.shape[:2], value.shape[2]))
-    for run in texts.runs:
-        queries, keys, values = (_by_head(part, run, query.shape[1]) for part in (query, key, value))
-        keys = keys - keys.mean(dim=1, keepdim=True)
-        later = _later(run.length, query) if causal else query.new_zeros((run.length, 1))
-        found = queries.new_empty((*queries.shape[:2], values.shape[2]))
-        for some, rows in _blocks(len(queries), run.length):
-            scores = torch.baddbmm(later[rows], queries[some, rows], keys[some].mT, beta=int(causal), alpha=scale)
-            torch.bmm(scores.softmax(dim=-1), values[some], out=found[some, rows])
-        texts_of_run = result[run.start : run.stop].unflatten(0, (run.count, run.length))
-        texts_of_run.copy_(found.unflatten(0, (run.count, -1)).transpose(1, 2))
-    return result
+    texts, heads, length, _ = query.shape
+    queries, keys, values = (_by_head(part, heads) for part in (query, key, value))
+    keys = keys - keys.mean(dim=1, keepdim=True)
+    later = _later(length, query) if causal else query.new_zeros((length, 1))
+    read = queries.new_empty((*queries.shape[:2], values.shape[2]))
+    for some, rows in _blocks(len(queries), length):
+        scores = torch.baddbmm(later[rows], queries[some, rows], keys[some].mT, beta=int(causal), alpha=scale)
+        torch.bmm(scores.softmax(dim=-1), values[some], out=read[some, rows])
+    together: torch.Tensor = read.unflatten(0, (texts, heads))
+    return together.transpose(1, 2)
 
 
 def _blocks(count: int, length: int) -> Iterator[tuple[slice, slice]]:
@@ -98,10 +105,9 @@ def _blocks(count: int, length: int) -> Iterator[tuple[slice, slice]]:
             yield slice(first, first + together), slice(start, start + rows)
 
 
-def _by_head(row: torch.Tensor, run: Run, heads: int) -> torch.Tensor:
-    """(count × heads, length, size): the part of each text and head; a key head serves several heads."""
-    cut = row[run.start : run.stop].unflatten(0, (run.count, run.length)).transpose(1, 2)
-    shared: torch.Tensor = cut.unsqueeze(2).expand(-1, -1, heads // row.shape[1], -1, -1)
+def _by_head(part: torch.Tensor, heads: int) -> torch.Tensor:
+    """(n × heads, length, size) from (n, key heads, length, size): a key head serves several heads."""
+    shared: torch.Tensor = part.unsqueeze(2).expand(-1, -1, heads // part.shape[1], -1, -1)
     return shared.flatten(0, 2)
 
 
@@ -110,7 +116,7 @@ def _later(length: int, like: torch.Tensor) -> torch.Tensor:
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
 
 
-def _flash_attn() -> Kernel | None:
+def _flash_attn() -> Varlen | None:
     """The kernel of the flash-attn package, where it is installed."""
     try:
         from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
@@ -127,7 +133,7 @@ def _flash_attn() -> Kernel | None:
     return attend
 
 
-def _torch_varlen() -> Kernel | None:
+def _torch_varlen() -> Varlen | None:
     """Torch's own build of FlashAttention, which has texts of many lengths since 2.10."""
     try:
         from torch.nn.attention.varlen import varlen_attn

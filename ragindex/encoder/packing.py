@@ -28,7 +28,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from ragindex.encoder.batching import Batch
 from ragindex.encoder.devices import send
-from ragindex.encoder.kernels import Kernel, Texts, choose_kernel
+from ragindex.encoder.kernels import Texts, Varlen, attend_by_products, choose_varlen, products_pay
 from ragindex.encoder.padding import Padded
 from ragindex.encoder.tokenizer import Tokenized
 
@@ -51,7 +51,7 @@ class Packed:
     def __init__(self, model: PreTrainedModel, attend: Attend, *, implementation: str) -> None:
         self._model = model
         self._attend = attend
-        self._kernel = choose_kernel(model.device, model.dtype) if attend is sdpa_attention_forward else None
+        self._varlen = choose_varlen(model.device, model.dtype) if attend is sdpa_attention_forward else None
         self._config = copy.deepcopy(model.config)  # names the model's own attention, which decides what a mask is
         self._config._attn_implementation = implementation
 
@@ -64,7 +64,7 @@ class Packed:
         that each has the states that it has by itself. A sliding window is narrow meanwhile, so that they feel it.
         """
         attend, own = _own_attention(model), model.config._attn_implementation
-        gains = model.device.type == "cpu" or choose_kernel(model.device, model.dtype) is not None
+        gains = model.device.type == "cpu" or choose_varlen(model.device, model.dtype) is not None
         if attend is None or own is None or not gains:
             return None
         with _narrow_window(model.config):
@@ -87,7 +87,7 @@ class Packed:
             attention_mask=self._mask(texts.longest),
             output_hidden_states=every_layer,
             use_cache=False,
-            packed=_Packing(texts, self._attend, self._kernel),
+            packed=_Packing(texts, self._attend, self._varlen),
         )
         layers = output.hidden_states if every_layer else (output.last_hidden_state,)
         return _as_rows(layers, batch, device)
@@ -106,8 +106,8 @@ class _Packing:
     """What the attention function has to know: travels through the model as its argument `packed`."""
 
     texts: Texts
-    attend: Attend
-    kernel: Kernel | None
+    attend: Attend  # the model's own function
+    varlen: Varlen | None
 
 
 def _attend_packed(
@@ -121,24 +121,24 @@ def _attend_packed(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """An attention function of transformers, (1, heads, tokens, size) to (1, tokens, heads, size), text by text."""
-    if packed.kernel is not None and attention_mask is None:
-        causal = options.get("is_causal")
-        rows = [part[0].transpose(0, 1) for part in (query, key, value)]
-        read = packed.kernel(
-            *rows,
-            texts=packed.texts,
-            scale=options.get("scaling") or query.shape[-1] ** -0.5,
-            causal=bool(getattr(module, "is_causal", True) if causal is None else causal),
-        )
-        return read[None], None
+    plain = packed.attend is sdpa_attention_forward and attention_mask is None  # softmax(scale · QKᵀ) V, causal or not
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    causal = options.get("is_causal")
+    causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
+    if plain and packed.varlen is not None:
+        row = [part[0].transpose(0, 1) for part in (query, key, value)]
+        return packed.varlen(*row, texts=packed.texts, scale=scale, causal=causal)[None], None
     parts = []
     for run in packed.texts.runs:
         cut = [
             part[0, :, run.start : run.stop].unflatten(1, (run.count, run.length)).transpose(0, 1)
             for part in (query, key, value)
         ]
-        mask = None if attention_mask is None else attention_mask[..., : run.length, : run.length]
-        read, _ = packed.attend(module, *cut, mask, **options)
+        if plain and products_pay(cut[0]):
+            read = attend_by_products(*cut, scale=scale, causal=causal)
+        else:
+            mask = None if attention_mask is None else attention_mask[..., : run.length, : run.length]
+            read, _ = packed.attend(module, *cut, mask, **options)
         parts.append(read.flatten(0, 1))
     return torch.cat(parts)[None], None
 
