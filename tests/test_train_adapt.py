@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ragindex.cli import main
 from ragindex.config import Settings
 from ragindex.errors import TrainingError
 from ragindex.train.adapt import AdaptOptions, adapt
+from ragindex.train.contrastive import ContrastiveTraining
+from ragindex.train.data.examples import Example
 from ragindex.train.proving import parts
 from ragindex.train.trial import Question, Scoreboard, Text, Trial, judge
 from ragindex.types import Block, Document
@@ -163,6 +166,28 @@ def test_a_folder_gets_a_candidate_and_an_honest_verdict(tmp_path: Path, corpus:
     assert adapted.fingerprint != Encoder.load(encoder).fingerprint
     assert adapted.config.card["adapt"]["won"] is result["promoted"]
     assert f"{result['questions']}" in (output / "README.md").read_text(encoding="utf-8")
+
+
+def test_pairs_learn_from_hard_negatives(
+    tmp_path: Path, corpus: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of others that the present encoder takes for the answer; one's own text is not among them."""
+    seen: list[Sequence[Example]] = []
+
+    class Spy(ContrastiveTraining):
+        def __init__(self, model, examples, options=None, **others):
+            seen.append(examples)
+            super().__init__(model, examples, options, **others)
+
+    monkeypatch.setattr("ragindex.train.adapt.ContrastiveTraining", Spy)
+    monkeypatch.setattr("ragindex.train.adapt._POOL", 100)
+    for negatives in (2, 0):
+        options = replace(QUICK, negatives=negatives, steps=1)
+        adapt_folder(corpus, tmp_path / f"out{negatives}", encoder=str(encoder), options=options)
+    hard, none = seen
+    assert sum(len(item.negatives) == 2 for item in hard) > len(hard) / 2
+    assert not any(item.positive in item.negatives for item in hard)
+    assert not any(item.negatives for item in none)
 
 
 def test_the_winner_serves_and_can_be_taken_back(

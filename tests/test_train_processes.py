@@ -121,6 +121,21 @@ def test_sigterm_stops_all_after_the_same_step_and_they_go_on(workshop: Path) ->
     assert len(list((workshop / "stopped" / "run" / "checkpoints").iterdir())) == 1
 
 
+def test_a_recipe_prints_one_value_also_when_a_stage_has_processes(workshop: Path) -> None:
+    stage = (
+        f'[contrastive]\nexamples = ["{workshop / "pairs.jsonl"}"]\nsteps = 2\nbatch = 8\nprocesses = 2\nfsdp = true\n'
+    )
+    (workshop / "recipe.toml").write_text(stage, encoding="utf-8")
+    arguments = ("--output", workshop / "stages", "--encoder", workshop / "tiny", "--json")
+    shown, said = start("recipe", workshop / "recipe.toml", *arguments).communicate(timeout=300)
+    assert [row["state"] for row in json.loads(shown)["stages"]] == ["finished"], said
+    assert str(workshop / "stages" / "1-contrastive") in said  # what the stage prints is for people here
+
+
+def test_numbers_of_one_process_are_the_largest_there_are() -> None:
+    assert processes.most([3, 1]) == [3, 1]
+
+
 def wait_for(found: Callable[[], bool], child: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 200
     while not found() and time.monotonic() < deadline and child.poll() is None:

@@ -178,7 +178,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ragindex.train.run.save_file", full)
+    monkeypatch.setattr("ragindex.train.run_tensors.write_tensors", full)
     with pytest.raises(TrainingError, match=r"No space left on device\); free some space and repeat"):
         train(Line(), LoopSettings(steps=30, checkpoint_steps=5), run=run)
     assert Run(tmp_path / "out").begin("line", {}, {}) is None  # nothing half-written passes for a checkpoint

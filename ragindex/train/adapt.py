@@ -1,8 +1,9 @@
 """Adaptation: an encoder learns a user's own corpus, and is proven better on it before anybody uses it.
 
 1. Documents (parts of them, where they are long) are split: most are learnt from, the others only asked about.
-2. The ones become pairs (`ragindex.train.data.pairs`), with hard negatives if wanted; the others become questions for
-   two trials (`ragindex.train.trial`), one to choose between candidates, one for the verdict.
+2. The ones become pairs (`ragindex.train.data.pairs`), with hard negatives among each other that the present encoder
+   finds (`ragindex.train.mining`); the others become questions for two trials (`ragindex.train.trial`), one to choose
+   between candidates, one for the verdict.
 3. Candidates: the present encoder with its token weights moved towards the corpus's own inverse document frequencies
    (nothing is trained), and what contrastive training makes of the best of these. The old vectors serve as teacher, so
    that what was known before is not forgotten.
@@ -18,13 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from ragindex.encoder import Encoder, find_checkpoint
 from ragindex.encoder.checkpoint import write_config
-from ragindex.encoder.tokenizer import Tokenized
-from ragindex.encoder.torch_forward import token_budget_batches
 from ragindex.errors import TrainingError
 from ragindex.evaluation import Dataset
 from ragindex.train.card import write_card
@@ -34,18 +32,23 @@ from ragindex.train.data.examples import Example
 from ragindex.train.data.leakage import EvaluationGuard
 from ragindex.train.data.pairs import document_pairs
 from ragindex.train.data.passages import Material
+from ragindex.train.embedder import Embedder
 from ragindex.train.loop import LoopSettings, Reporter, Silent
 from ragindex.train.losses import InfoNCE
+from ragindex.train.mining import MiningOptions, mine
 from ragindex.train.model import Lora, TrainableEncoder
 from ragindex.train.proving import Corpus, sampled
 from ragindex.train.session import Plan, Summary, run_objective
-from ragindex.train.trial import FEWEST, Text, Trial, Verdict, judge
+from ragindex.train.sources import PassagePool, positives_of
+from ragindex.train.token_weights import shift_towards
+from ragindex.train.trial import FEWEST, Trial, Verdict, judge
 from ragindex.types import Document
 
 __all__ = ["AdaptOptions", "Adaptation", "adapt"]
 
 _FEWEST_PAIRS = 64
 _LARGE = 100_000_000  # parameters above which an adapter is trained in place of everything
+_POOL = 1000  # pairs below which no negatives are mined: of few texts, the nearest are mostly answers as well
 _CHOICE = 3000  # passages that compete in the trial by which token weights are chosen
 _NAMES = {"pseudo": "held-out questions from the corpus", "judged": "the judged questions"}
 _TABLE_FACTOR = 10.0
@@ -58,8 +61,8 @@ class AdaptOptions:
     minutes, steps: length of the training at most. pairs: at most so many are learnt from. held_out: share of the
     documents that are asked about. questions: of each trial at most. competing: passages of a trial at most. shifts:
     exponents on inverse document frequency that are tried. rate: peak learning rate of the layers; token rows learn ten
-    times as fast. share: weight of the contrastive loss beside the one that keeps the old vectors. significance:
-    p-value below which a difference counts.
+    times as fast. negatives: hard ones of a pair, 0 for none. share: weight of the contrastive loss beside the one that
+    keeps the old vectors. significance: p-value below which a difference counts.
     """
 
     minutes: float = 10.0
@@ -71,6 +74,7 @@ class AdaptOptions:
     shifts: tuple[float, ...] = (0.25, 0.5, 1.0)
     rate: float = 3e-4
     batch: int = 128
+    negatives: int = 2
     temperature: float = 0.05
     share: float = 0.5
     document_tokens: int = 192
@@ -144,8 +148,8 @@ class _Adapter:
         model = self._open()
         shift = 0.0
         if len(choice) >= FEWEST:  # with fewer, the token weights stay what they are
-            shift = self._shift(model, corpus.trial(choice, competing=_CHOICE), corpus.crowd)
-        summary = self._train(model, pairs.examples)
+            shift = shift_towards(corpus.crowd, model, corpus.trial(choice, competing=_CHOICE), shifts=options.shifts)
+        summary = self._train(model, self._mined(pairs.examples))
         return self._judged(trials, shift, pairs, summary)
 
     def _judged(self, trials: Mapping[str, Trial], shift: float, pairs: _Pairs, summary: Summary) -> Adaptation:
@@ -197,26 +201,21 @@ class _Adapter:
             )
         return _Pairs(examples, len(leaks))
 
-    def _shift(self, model: TrainableEncoder, trial: Trial, crowd: Sequence[Text]) -> float:
-        """Move the model's token weights towards the corpus's inverse document frequencies, as far as that helps in
-        the trial; the exponent.
+    def _mined(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples, each with texts of others that look like its answer.
 
-        w'(t) = w(t) * idf(t)^a, for the a that does best; idf(t) = log((n + 1) / (n_t + 1/2)), not below 0.05.
+        Drawn from the hundred nearest, the harder the likelier: in a corpus of its own kind the very nearest are often
+        answers as well.
         """
-        if model.log_weights is None:
-            return 0.0
-        rarity = _rarity(model, crowd)
-        original = model.log_weights.detach().clone()
-        best, chosen = _dense(trial, model), 0.0
-        for exponent in self._options.shifts:
-            with torch.no_grad():
-                model.log_weights.copy_(original + exponent * rarity)
-            reached = _dense(trial, model)
-            if reached > best:
-                best, chosen = reached, exponent
-        with torch.no_grad():
-            model.log_weights.copy_(original + chosen * rarity)
-        return chosen
+        options = self._options
+        if not options.negatives or len(examples) < _POOL:
+            return examples
+        pool = PassagePool(positives_of(examples), Embedder(self._present))
+        wanted = MiningOptions(negatives=options.negatives, temperature=1.0, lexical=False, seed=options.seed)
+        found = [mined.example for mined in mine(examples, pool, encoder=self._present, options=wanted)]
+        hard = sum(len(example.negatives) for example in found)
+        self._reporter.note(f"{hard} hard negatives for {sum(bool(item.negatives) for item in found)} of the pairs.")
+        return found
 
     def _train(self, model: TrainableEncoder, examples: Sequence[Example]) -> Summary:
         options = self._options
@@ -225,6 +224,7 @@ class _Adapter:
             examples,
             ContrastiveOptions(
                 batch=min(options.batch, max(2, len(examples) // 4)),
+                negatives=options.negatives,
                 document_tokens=options.document_tokens,
                 loss=InfoNCE(temperature=options.temperature, directions=("q-d", "d-q"), partition="separate"),
                 share=options.share,
@@ -246,30 +246,14 @@ class _Adapter:
                 evaluations=1,
                 seed=options.seed,
             ),
-            options={"encoder": self._present.fingerprint, "pairs": len(examples), "share": options.share},
+            options={
+                "encoder": self._present.fingerprint,
+                "pairs": len(examples),
+                "negatives": options.negatives,
+                "share": options.share,
+            },
         )
         return run_objective(objective, model, plan, reporter=self._reporter)
-
-
-class _Live:
-    """An encoder in training, asked as `TextEncoder` is."""
-
-    def __init__(self, model: TrainableEncoder) -> None:
-        self._model = model
-        self.dimensions, self.max_tokens, self.fingerprint = model.dimensions, model.config.max_tokens, ""
-
-    def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
-        return self._encode(self._model.queries(texts, instruction=instruction))
-
-    def encode_documents(self, texts: Sequence[str], *, titles: Sequence[str] | None = None) -> np.ndarray:
-        return self._encode(self._model.documents(texts, titles=titles))
-
-    @torch.inference_mode()
-    def _encode(self, items: Sequence[Tokenized]) -> np.ndarray:
-        result = np.empty((len(items), self.dimensions), dtype=np.float32)
-        for rows in token_budget_batches([len(item.ids) for item in items], 8192):
-            result[rows] = self._model([items[row] for row in rows]).cpu().numpy()
-        return result
 
 
 def _note_verdict(directory: Path, verdict: Verdict) -> None:
@@ -286,20 +270,3 @@ def _note_verdict(directory: Path, verdict: Verdict) -> None:
     }
     write_config(directory, replace(config, card={**config.card, "adapt": entry}))
     write_card(directory)
-
-
-def _dense(trial: Trial, model: TrainableEncoder) -> float:
-    model.eval()
-    reached = float(trial.measure(_Live(model), trust=1.0).dense.mean())
-    model.train()
-    return reached
-
-
-def _rarity(model: TrainableEncoder, texts: Sequence[Text]) -> torch.Tensor:
-    """Logarithm of the inverse document frequency of each token over texts, (vocabulary,)."""
-    assert model.log_weights is not None
-    holders = np.zeros(len(model.log_weights))
-    for item in model.documents([text.text for text in texts]):
-        holders[np.unique(item.ids)] += 1
-    rarity = np.log((len(texts) + 1) / (holders + 0.5))
-    return torch.from_numpy(np.log(np.maximum(rarity, 0.05))).float().to(model.device)

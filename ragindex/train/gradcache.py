@@ -7,6 +7,10 @@ is sent back through it. So one chunk's activations are alive at a time, and the
 It is so only if the second pass repeats the first: dropout must drop the same. The state of torch's generators is
 therefore kept before each chunk of the first pass and brought back for the second. A forward function may depend on
 its chunk, on parameters and on torch's random numbers, on nothing else that changes.
+
+Processes that hold one model together in shards must embed equally many chunks of each role, and either all with the
+cache or all without. They agree on it before a step: where one needs the cache, or the numbers differ, all take it, and
+one with fewer chunks embeds its last one again, which changes nothing. Their losses read the same roles.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from torch import Tensor
 from ragindex.errors import TrainingError
 from ragindex.train.losses import Loss
 from ragindex.train.losses.cosines import widened
+from ragindex.train.processes import most
+from ragindex.train.sharding import is_sharded
 
 __all__ = ["RandomState", "cached_backward", "plain_backward"]
 
@@ -65,12 +71,22 @@ class RandomState:
 
 @dataclass(frozen=True, slots=True)
 class _Embedded(Generic[Chunk]):
-    """A chunk of the first pass: what it takes to repeat it, and which rows of its role are its vectors."""
+    """A chunk of the first pass: what it takes to repeat it, and which rows of its role are its vectors; None for one
+    that is embedded for the sake of other processes.
+    """
 
     role: str
     chunk: Chunk
     state: RandomState
-    rows: slice
+    rows: slice | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    """What all processes do in a step: whether with the cache, and how many chunks of each role."""
+
+    cached: bool
+    counts: Mapping[str, int]
 
 
 def cached_backward(
@@ -89,11 +105,20 @@ def cached_backward(
 
     A chunk is embedded in the autocast state of the call, both times. Raises TrainingError for a role without chunks.
     """
+    return _cached(forward, chunks, loss, backward, _agreed(forward, chunks, cached=True).counts)
+
+
+def _cached(
+    forward: Callable[[Chunk], Tensor],
+    chunks: Mapping[str, Sequence[Chunk]],
+    loss: Loss,
+    backward: Callable[[Tensor], object],
+    counts: Mapping[str, int],
+) -> Tensor:
     embedded: list[_Embedded[Chunk]] = []
     leaves: dict[str, Tensor] = {}
     with torch.no_grad():
         for role, parts in chunks.items():
-            _check(role, parts)
             vectors: list[Tensor] = []
             count = 0
             for part in parts:
@@ -101,6 +126,11 @@ def cached_backward(
                 vectors.append(forward(part))
                 embedded.append(_Embedded(role, part, state, slice(count, count + len(vectors[-1]))))
                 count += len(vectors[-1])
+            for _ in range(counts[role] - len(parts)):
+                again = _Embedded(role, parts[-1], RandomState.now(), None)
+                with again.state.replayed():
+                    forward(again.chunk)
+                embedded.append(again)
             # Also under autocast: in half precision small gradients of single vectors would vanish.
             leaves[role] = widened(torch.cat(vectors))
     # In some versions of torch autocast goes on using weights that it cast without a graph, so that the second pass
@@ -115,7 +145,7 @@ def cached_backward(
     for item in embedded:
         gradient = leaves[item.role].grad
         if gradient is not None:
-            _backward_through(forward, item, gradient[item.rows])
+            _backward_through(forward, item, None if item.rows is None else gradient[item.rows])
     return total.detach()
 
 
@@ -127,23 +157,33 @@ def plain_backward(
     backward: Callable[[Tensor], object] = Tensor.backward,
 ) -> Tensor:
     """The same as `cached_backward` in one pass: faster, and all activations are alive at once."""
+    agreement = _agreed(forward, chunks, cached=False)
+    if agreement.cached:
+        return _cached(forward, chunks, loss, backward, agreement.counts)
     vectors = {}
     for role, parts in chunks.items():
-        _check(role, parts)
         vectors[role] = widened(torch.cat([forward(part) for part in parts]))
     total = loss(vectors)
     backward(total)
     return total.detach()
 
 
-def _backward_through(forward: Callable[[Chunk], Tensor], item: _Embedded[Chunk], gradient: Tensor) -> None:
-    """In a function of its own, so that nothing of this chunk's graph outlives it."""
+def _agreed(forward: object, chunks: Mapping[str, Sequence[object]], *, cached: bool) -> _Agreement:
+    """cached: whether this process needs the cache. Raises TrainingError for a role without chunks."""
+    own = [len(parts) for parts in chunks.values()]
+    if not all(own):
+        role = next(role for role, parts in chunks.items() if not parts)
+        raise TrainingError(f"There is nothing to embed for {role!r}; leave the role out.")
+    if not is_sharded(forward):
+        return _Agreement(cached, dict(zip(chunks, own, strict=True)))
+    needed, *found = most([cached, *own, *(-count for count in own)])
+    largest, smallest = found[: len(own)], [-count for count in found[len(own) :]]
+    return _Agreement(bool(needed) or largest != smallest, dict(zip(chunks, largest, strict=True)))
+
+
+def _backward_through(forward: Callable[[Chunk], Tensor], item: _Embedded[Chunk], gradient: Tensor | None) -> None:
+    """In a function of its own, so that nothing of this chunk's graph outlives it. gradient: None for zero."""
     with item.state.replayed():
         vectors = forward(item.chunk)
     if vectors.requires_grad:
-        vectors.backward(gradient.to(vectors.dtype))
-
-
-def _check(role: str, chunks: Sequence[object]) -> None:
-    if not chunks:
-        raise TrainingError(f"There is nothing to embed for {role!r}; leave the role out.")
+        vectors.backward(torch.zeros_like(vectors) if gradient is None else gradient.to(vectors.dtype))

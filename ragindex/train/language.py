@@ -30,6 +30,7 @@ from ragindex.errors import TrainingError, UsageError
 from ragindex.train.blocks import surroundings
 from ragindex.train.decoder_files import load_decoder
 from ragindex.train.model import Lora, adapted
+from ragindex.train.sharding import Place
 from ragindex.train.vocabulary import find_roles
 
 __all__ = ["IGNORED", "LanguageModel", "Scores", "TokenBatch", "shifted"]
@@ -95,6 +96,8 @@ class LanguageModel(nn.Module):
 
     checkpoint: where it came from; None for one that was made from nothing.
     """
+
+    decoder_place = Place("decoder", entries=("loss", "scores"))  # for `ragindex.train.sharding`
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
 from ragindex.encoder.torch_forward import choose_device, choose_dtype, pool_states
 from ragindex.errors import TrainingError
+from ragindex.train.sharding import Place
 
 __all__ = ["Lora", "TrainableEncoder", "adapted", "save_tensors", "stored_dtype"]
 
@@ -56,6 +57,8 @@ class TrainableEncoder(nn.Module):
     """An encoder directory with gradients. `forward` gives unit vectors; everything outside of LoRA's reach is trained
     in full: token weights, trainable pooling and head stay trainable beside an adapter.
     """
+
+    decoder_place = Place("backbone")  # for `ragindex.train.sharding`
 
     def __init__(self, checkpoint: Checkpoint, *, lora: Lora | None = None, device: str | None = None) -> None:
         super().__init__()

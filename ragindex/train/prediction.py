@@ -20,8 +20,9 @@ from ragindex.errors import UsageError
 from ragindex.train.blocks import Rows, RowSplit, row_batches
 from ragindex.train.data.batching import Shard
 from ragindex.train.language import LanguageModel, Scores, TokenBatch
-from ragindex.train.loop import Backward
+from ragindex.train.objective import Backward
 from ragindex.train.processes import rank, world_size
+from ragindex.train.sharding import in_step
 
 __all__ = ["Hiding", "PredictionOptions", "TokenPrediction"]
 
@@ -82,8 +83,9 @@ class TokenPrediction:
         rows = self._hidden(self._split.train, batch)
         count = rows.predicted
         total = 0.0
-        for part in rows.parts(max(1, self._options.chunk // rows.ids.shape[1])):
-            loss = self._model.loss(part) / max(1, count)
+        parts = list(rows.parts(max(1, self._options.chunk // rows.ids.shape[1])))
+        for part, weight in in_step(parts, self._model):
+            loss = weight * self._model.loss(part) / max(1, count)
             backward(loss)
             total += loss.item()
         return {"loss": total, "tokens": int(self._split.train.lengths[batch].sum()), "predicted": count}

@@ -4,8 +4,7 @@ Every process embeds its own part of a batch. In the softmax it contrasts its ow
 the batch is as large as all parts together. `ragindex.train.loop` takes the mean of the gradients. Only the main one,
 of rank 0, writes.
 
-Every process holds the whole model. Sharding it over GPUs (FSDP) is not done: accelerate has it, and the place for it
-is where `ragindex.train.loop` has the accelerator and the objective's model, and `ragindex.train.run` its tensors.
+Every process holds the whole model, unless it is spread over them (`ragindex.train.sharding`).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import IO, Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["Ending", "from_main", "gathered", "in_turn", "join", "launch", "lost_peer", "rank", "world_size"]
+__all__ = ["Ending", "from_main", "gathered", "in_turn", "join", "launch", "lost_peer", "most", "rank", "world_size"]
 
 Result = TypeVar("Result")
 
@@ -69,12 +68,20 @@ def from_main(make: Callable[[], bytes]) -> bytes:
     if world_size() == 1:
         return make()
     content = make() if rank() == 0 else b""
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"  # NCCL moves nothing from a CPU
-    length = torch.tensor([len(content)], device=device)
+    length = torch.tensor([len(content)], device=_meeting_place())
     distributed.broadcast(length, 0)
-    held = torch.frombuffer(bytearray(content or int(length)), dtype=torch.uint8).to(device)
+    held = torch.frombuffer(bytearray(content or int(length)), dtype=torch.uint8).to(_meeting_place())
     distributed.broadcast(held, 0)
     return bytes(held.cpu().numpy())
+
+
+def most(numbers: Sequence[int]) -> list[int]:
+    """The largest that each of these numbers is in any process. To be called by all of them, with equally many."""
+    if world_size() == 1:
+        return list(numbers)
+    held = torch.tensor(numbers, dtype=torch.int64, device=_meeting_place())
+    distributed.all_reduce(held, distributed.ReduceOp.MAX)
+    return [int(number) for number in held.tolist()]
 
 
 def gathered(part: Tensor) -> Tensor:
@@ -85,14 +92,27 @@ def gathered(part: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return part
-    if not part.is_floating_point():
-        there = part.cuda() if distributed.get_backend() == "nccl" else part  # NCCL moves nothing from a CPU
-        parts = [torch.empty_like(there) for _ in range(world_size())]
-        distributed.all_gather(parts, there.contiguous())
-        return torch.cat(parts).to(part.device)
-    from torch.distributed.nn.functional import all_gather
+    found: Tensor = _Gathering.apply(part.to(_meeting_place()))  # type: ignore[no-untyped-call]
+    return found.to(part.device)
 
-    return torch.cat(all_gather(part.contiguous()))
+
+class _Gathering(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:  # noqa: ARG004 - as autograd calls it
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(world_size())]
+        distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total.chunk(world_size())[rank()]
+
+
+def _meeting_place() -> str:
+    """The device that tensors are exchanged on: NCCL moves nothing from a CPU."""
+    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 
 @contextmanager
@@ -119,8 +139,9 @@ class Ending:
 def launch(arguments: Sequence[str], *, processes: int, patience: float = 0.05) -> Ending:
     """Run `python -m ragindex ARGUMENTS` in so many processes that find each other by `join`, and wait for them.
 
-    stdout and stderr are the main process's. SIGINT and SIGTERM are handed on to all. When one fails, the others are
-    ended. patience: seconds between two looks at them.
+    What the main process says goes where this one's stdout and stderr go, also if stdout is redirected to another file.
+    SIGINT and SIGTERM are handed on to all. When one fails, the others are ended. patience: seconds between two looks
+    at them.
     """
     crew = _Crew(arguments, processes)
     try:
@@ -143,7 +164,7 @@ class _Crew:
             child = subprocess.Popen(  # noqa: S603 - this program, with the arguments it was given
                 [sys.executable, "-m", "ragindex", *arguments],
                 env=_environment(number, processes, port),
-                stdout=subprocess.DEVNULL if number else None,
+                stdout=subprocess.DEVNULL if number else _stdout(),
                 stderr=said,
                 start_new_session=True,
             )
@@ -227,6 +248,14 @@ def _environment(number: int, processes: int, port: int) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def _stdout() -> int | None:
+    """The file behind sys.stdout; None, the one that is inherited, when there is no file behind it."""
+    try:
+        return sys.stdout.fileno()
+    except OSError:
+        return None
 
 
 def _free_port() -> int:

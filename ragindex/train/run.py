@@ -23,12 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from ragindex.errors import TrainingError, UsageError
+from ragindex.train.run_tensors import RunTensors
 
 __all__ = ["Checkpoint", "Run", "data_fingerprint", "writing"]
 
@@ -108,17 +106,14 @@ class Run:
         text = "".join(json.dumps(row) + "\n" for row in kept)
         _replace(self.log_file, text)
 
-    def save(
-        self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
-    ) -> Checkpoint:
+    def save(self, step: int, tensors: RunTensors, state: Mapping[str, Any]) -> Checkpoint:
         """Write a checkpoint and drop the older ones but one. Raises TrainingError when the disk is full."""
         target = self._checkpoints / f"{step:09d}"
         partial = target.with_suffix(".partial")
         with writing(target):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            save_file(_trainable(model), partial / "model.safetensors")
-            save_file(_optimiser_tensors(model, optimiser), partial / "optimiser.safetensors")
+            tensors.write(partial)
             _write_json(partial / "state.json", {"step": step, **state})
             for file in partial.iterdir():
                 _sync(file)
@@ -129,25 +124,6 @@ class Run:
         for old in self._complete()[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return Checkpoint(step, target, state)
-
-    def restore(self, checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        """Put a checkpoint's tensors back. Raises TrainingError when they do not fit."""
-        try:
-            saved = load_file(checkpoint.directory / "model.safetensors")
-            moments = load_file(checkpoint.directory / "optimiser.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(f"The checkpoint {checkpoint.directory} cannot be read: {error}; delete it.") from error
-        own = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-        if saved.keys() != own.keys() or any(saved[name].shape != own[name].shape for name in own):
-            raise TrainingError(f"The checkpoint {checkpoint.directory} is of another model; delete it to start anew.")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(saved[name])
-                mine = {key.rpartition("/")[2]: moments[key] for key in moments if key.rpartition("/")[0] == name}
-                if mine:
-                    optimiser.state[parameter] = {
-                        key: value.to(parameter.device) if key != "step" else value for key, value in mine.items()
-                    }
 
     def finish(self) -> None:
         """Drop the checkpoints and draw the picture; the log stays."""
@@ -206,20 +182,6 @@ def data_fingerprint(files: Sequence[Path]) -> str:
                 with file.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "blake2b").digest())
     return digest.hexdigest()
-
-
-def _trainable(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: item.detach().cpu().contiguous() for name, item in model.named_parameters() if item.requires_grad}
-
-
-def _optimiser_tensors(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    tensors = {}
-    for parameter, state in optimiser.state.items():
-        for key, value in state.items():
-            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
-            tensors[f"{names[id(parameter)]}/{key}"] = tensor.detach().cpu().contiguous()
-    return tensors
 
 
 def _version(package: str) -> str:

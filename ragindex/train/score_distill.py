@@ -21,9 +21,9 @@ from ragindex.train.data.batching import Shard, same_source_batches
 from ragindex.train.data.examples import Example
 from ragindex.train.data.keys import text_key
 from ragindex.train.gradcache import cached_backward, plain_backward
-from ragindex.train.loop import Backward
 from ragindex.train.losses import Embeddings, list_cosines, listwise_kl, margin_mse
 from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Backward
 from ragindex.train.processes import rank, world_size
 
 __all__ = ["ScoreDistillation", "ScoreLoss", "ScoreOptions"]

@@ -11,10 +11,13 @@ from typing import Any, Protocol
 
 from ragindex.encoder.checkpoint import CONFIG_FILE
 from ragindex.train.card import write_card
-from ragindex.train.loop import LoopSettings, Objective, Reporter, Silent, train
+from ragindex.train.loop import train
+from ragindex.train.objective import Objective, Reporter, Silent
 from ragindex.train.plot import plot_run
 from ragindex.train.processes import in_turn, rank
 from ragindex.train.run import Checkpoint, Run, data_fingerprint, writing
+from ragindex.train.schedule import LoopSettings
+from ragindex.train.sharding import Footprint
 
 __all__ = ["Plan", "Product", "Summary", "run_objective"]
 
@@ -37,7 +40,7 @@ class Plan:
     command: such as "distill"; options: everything that decides the result, JSON-ready; data: input files by role, of
     which the card names the file names and the run remembers the contents; fingerprints: of those by role, where they
     are known already; kept: files by name that an interrupted run needs again; licences: by file name, as the user
-    says.
+    says; footprint: the memory it may take, which decides nothing of the result, so that a run may go on with another.
     """
 
     command: str
@@ -48,6 +51,7 @@ class Plan:
     licences: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, bytes] = field(default_factory=dict)
+    footprint: Footprint = Footprint()  # noqa: RUF009 - frozen
 
     def begin(self, run: Run) -> Any:
         """Claim the output; see `Run.begin`."""
@@ -88,7 +92,7 @@ def run_objective(objective: Objective, product: Product, plan: Plan, *, reporte
 def _trained(
     objective: Objective, product: Product, plan: Plan, run: Run, resume: Checkpoint | None, reporter: Reporter
 ) -> Summary:
-    rows = train(objective, plan.settings, run=run, resume=resume, reporter=reporter)
+    rows = train(objective, plan.settings, run=run, resume=resume, reporter=reporter, footprint=plan.footprint)
     summary = _summary(rows, plan.output)
     if rank() > 0:
         return summary

@@ -25,9 +25,9 @@ from ragindex.evaluation.sts import StsPairs, spearman
 from ragindex.train.data.keys import text_key
 from ragindex.train.data.prose import count_words, sentences
 from ragindex.train.gradcache import RandomState, cached_backward, plain_backward
-from ragindex.train.loop import Backward
 from ragindex.train.losses import Contrast, Embeddings, InfoNCE, info_nce
 from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Backward
 from ragindex.train.processes import gathered, rank, world_size
 
 __all__ = ["SimCseOptions", "SimCseTraining", "alignment", "text_sentences", "uniformity"]

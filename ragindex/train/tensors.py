@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from ragindex.errors import TrainingError
 
-__all__ = ["BLOCK", "Raw", "Spec", "TensorFiles", "as_float64", "rounded", "write_tensors"]
+__all__ = ["BLOCK", "Raw", "Spec", "TensorFiles", "as_float64", "file_order", "rounded", "write_tensors"]
 
 Raw = npt.NDArray[Any]  # elements as they lie in the file; bfloat16 as uint16
 
@@ -112,8 +112,7 @@ def write_tensors(file: Path, specs: Mapping[str, Spec], blocks: Callable[[str],
 
     Raises TrainingError when blocks do not add up to their tensor, OSError when the disk is full.
     """
-    order = list(_TYPES)
-    names = sorted(specs, key=lambda name: (order.index(specs[name].kind), name))
+    names = file_order({name: spec.kind for name, spec in specs.items()})
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:
@@ -128,6 +127,12 @@ def write_tensors(file: Path, specs: Mapping[str, Spec], blocks: Callable[[str],
             written = sum(stream.write(np.ascontiguousarray(block).data) for block in blocks(name))
             if written != specs[name].nbytes:
                 raise TrainingError(f"{file} is incomplete: {name} came in {written} bytes of {specs[name].nbytes}.")
+
+
+def file_order(kinds: Mapping[str, str]) -> list[str]:
+    """Names of tensors in the order in which `write_tensors` asks for them. kinds: their types by name."""
+    order = list(_TYPES)
+    return sorted(kinds, key=lambda name: (order.index(kinds[name]), name))
 
 
 def as_float64(raw: Raw, kind: str) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import click
 from ragindex.cli.options import collection_option, json_option
 from ragindex.cli.terminal import note
 from ragindex.cli.training.language import sources, text_option, texts_from, told
-from ragindex.cli.training.launching import ParallelCommand, processes_option
+from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
 from ragindex.cli.training.options import ProgressBar, length_options, output_option, require_length
 from ragindex.errors import UsageError
 
@@ -66,7 +66,7 @@ ragindex train clm --text notes/ --size small --output decoder --minutes 60
 @click.option("--chunk", type=click.IntRange(min=8), default=8192, show_default=True, help="Of those at a time.")
 @click.option("--held-out", type=click.IntRange(min=1), default=128, show_default=True, help="Blocks to measure on.")
 @length_options
-@processes_option
+@parallel_options
 @collection_option
 @json_option
 @click.pass_context
@@ -109,8 +109,8 @@ def command(
         raise UsageError("--vocabulary, --algorithm and --lowercase are for a tokenizer that is made; one was given.")
     from ragindex.train.clm import CausalOptions, TrainedDecoder, causal_training, fresh_decoder
     from ragindex.train.language import LanguageModel
-    from ragindex.train.loop import LoopSettings
     from ragindex.train.prediction import PredictionOptions
+    from ragindex.train.schedule import LoopSettings
     from ragindex.train.session import Plan, run_objective
     from ragindex.train.vocabulary import VocabularyOptions
 
@@ -134,6 +134,7 @@ def command(
         data={"text": paths},
         fingerprints={"text": texts.fingerprint},
         kept={"tokenizer.json": model.serialised},
+        footprint=footprint_from(ctx),
     )
     summary = run_objective(objective, TrainedDecoder(model), plan, reporter=ProgressBar())
     further = {"parameters": _size(model), "vocabulary": model.rows}

@@ -11,7 +11,7 @@ from ragindex.cli.options import debug_option, json_option, store_option
 from ragindex.cli.progress import progress_bar
 from ragindex.cli.training.contrast_options import matryoshka_from, matryoshka_option
 from ragindex.cli.training.language import told
-from ragindex.cli.training.launching import ParallelCommand, processes_option
+from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
 from ragindex.cli.training.options import (
     ProgressBar,
     encoder_option,
@@ -103,7 +103,7 @@ ragindex train distill --examples scored.jsonl --output student --steps 500
     "--document-tokens", type=click.IntRange(min=4), default=256, show_default=True, help="Documents are cut here."
 )
 @licence_option
-@processes_option
+@parallel_options
 @store_option
 @debug_option
 @json_option
@@ -114,8 +114,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     """
     require_length(given["steps"], given["minutes"])
     _check(given)
-    from ragindex.train.loop import LoopSettings
     from ragindex.train.model import TrainableEncoder
+    from ragindex.train.schedule import LoopSettings
     from ragindex.train.session import Plan, run_objective
 
     if given["shards"] is not None:
@@ -135,6 +135,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         options=recorded(ctx, without=("examples", "licences", *_OF_VECTORS)),
         data={"vectors": [given["vectors"]]} if by_vectors else {"examples": given["examples"]},
         licences=licences_from(given["licences"]),
+        footprint=footprint_from(ctx),
     )
     summary = run_objective(objective, model, plan, reporter=ProgressBar())
     measure = "held_out_cosine" if by_vectors else "held_out_agreement"

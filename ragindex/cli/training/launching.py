@@ -1,37 +1,82 @@
-"""--processes: a training command that starts itself several times."""
+"""--processes, --fsdp, --gradient-checkpointing: a training command that starts itself several times, and the memory
+that each of them takes.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ragindex.cli.terminal import note
 from ragindex.cli.training import require_extra
 
-__all__ = ["ParallelCommand", "processes_option"]
+if TYPE_CHECKING:
+    from ragindex.train.sharding import Footprint
+
+__all__ = ["ParallelCommand", "footprint_from", "parallel_options"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _ARGUMENTS, _PROCESSES = "ragindex.train.arguments", "ragindex.train.processes"
+_SHARDED, _RECOMPUTED = "ragindex.train.sharded", "ragindex.train.recomputed"
 
 
-def _remember(ctx: click.Context, _: click.Parameter, value: int) -> None:
-    ctx.meta[_PROCESSES] = value
+def _remembered(key: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def remember(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        ctx.meta[key] = value
+
+    return remember
 
 
-processes_option = click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    expose_value=False,
-    callback=_remember,
-    help="Train in so many processes, one a GPU, each with the whole model; a step takes a batch from each.",
-)
+def parallel_options(function: Function) -> Function:
+    """--processes, --fsdp and --gradient-checkpointing, for a `ParallelCommand`. They decide nothing of the result
+    that a run would have to remember, so they are no parameters of the command.
+    """
+    for option in (
+        click.option(
+            "--gradient-checkpointing",
+            is_flag=True,
+            expose_value=False,
+            callback=_remembered(_RECOMPUTED),
+            help="Compute layers a second time instead of keeping what they computed: less memory, a third more time.",
+        ),
+        click.option(
+            "--fsdp",
+            is_flag=True,
+            expose_value=False,
+            callback=_remembered(_SHARDED),
+            help="Spread the decoder over the processes (FSDP2): each holds a part of its weights, gradients and "
+            "optimiser state.",
+        ),
+        click.option(
+            "--processes",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            expose_value=False,
+            callback=_remembered(_PROCESSES),
+            help="Train in so many processes, one a GPU; a step takes a batch from each.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def footprint_from(ctx: click.Context) -> Footprint:
+    """The memory that the options of a `ParallelCommand` allow for."""
+    from ragindex.train.sharding import Footprint
+
+    return Footprint(
+        weights="sharded" if ctx.meta[_SHARDED] else "whole",
+        activations="recomputed" if ctx.meta[_RECOMPUTED] else "kept",
+    )
 
 
 class ParallelCommand(click.Command):
-    """A command with `processes_option`. With more than one, it runs itself in each and waits; under torchrun or
+    """A command with `parallel_options`. With more than one, it runs itself in each and waits; under torchrun or
     `accelerate launch` it is one of several already.
     """
 

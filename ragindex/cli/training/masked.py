@@ -9,7 +9,7 @@ import click
 
 from ragindex.cli.options import collection_option, json_option
 from ragindex.cli.training.language import lora_options, source_option, sources, text_option, texts_from, told
-from ragindex.cli.training.launching import ParallelCommand, processes_option
+from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
 from ragindex.cli.training.options import ProgressBar, length_options, output_option, require_length
 from ragindex.errors import UsageError
 
@@ -62,7 +62,7 @@ ragindex train mntp --encoder decoder --text notes/ --output out --steps 1000
 @lora_options
 @click.option("--adapter", is_flag=True, help="Also keep the adapter, in OUTPUT/adapter, as LLM2Vec publishes its own.")
 @length_options
-@processes_option
+@parallel_options
 @collection_option
 @json_option
 @click.pass_context
@@ -100,9 +100,9 @@ def command(
     paths = sources(ctx, paths)
     from ragindex.encoder.resolve import find_checkpoint
     from ragindex.train.language import LanguageModel
-    from ragindex.train.loop import LoopSettings
     from ragindex.train.mntp import MaskedEncoder, MaskedOptions, masked_training
     from ragindex.train.prediction import PredictionOptions
+    from ragindex.train.schedule import LoopSettings
     from ragindex.train.session import Plan, run_objective
     from ragindex.train.tuning import tuning
 
@@ -131,6 +131,7 @@ def command(
         options={name: ctx.params[name] for name in (*names, "lora_alpha", "lora_dropout")},
         data={"text": paths},
         fingerprints={"text": texts.fingerprint},
+        footprint=footprint_from(ctx),
     )
     product = MaskedEncoder(model, output, with_adapter=adapter)
     summary = run_objective(objective, product, plan, reporter=ProgressBar())

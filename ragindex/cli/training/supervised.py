@@ -11,7 +11,7 @@ from ragindex.cli.options import debug_option, json_option, store_option
 from ragindex.cli.terminal import note
 from ragindex.cli.training.contrast_options import loss_from, loss_options, matryoshka_from, matryoshka_option
 from ragindex.cli.training.language import lora_options, told
-from ragindex.cli.training.launching import ParallelCommand, processes_option
+from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
 from ragindex.cli.training.options import (
     ProgressBar,
     encoder_option,
@@ -108,7 +108,7 @@ ragindex train contrastive mined.jsonl --output better --steps 500
 @lora_options
 @length_options
 @licence_option
-@processes_option
+@parallel_options
 @store_option
 @debug_option
 @json_option
@@ -123,7 +123,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         raise UsageError("--teacher-weight belongs to --teacher.")
     from ragindex.encoder import Encoder
     from ragindex.train.contrastive import ContrastiveTraining
-    from ragindex.train.loop import LoopSettings
+    from ragindex.train.schedule import LoopSettings
     from ragindex.train.session import Plan, run_objective
 
     data = _supervision(given)
@@ -150,6 +150,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         options=recorded(ctx, without=("examples", "evaluations", "licences")),
         data={"examples": given["examples"]},
         licences=licences_from(given["licences"]),
+        footprint=footprint_from(ctx),
     )
     note(f"{len(data.learnt):,} examples of {data.sources} to learn from, {len(data.held_out):,} to measure on.")
     summary = run_objective(objective, model, plan, reporter=ProgressBar())

@@ -9,7 +9,7 @@ import click
 from ragindex.cli.options import collection_option, json_option
 from ragindex.cli.terminal import note
 from ragindex.cli.training.language import lora_options, source_option, sources, text_option, texts_from, told
-from ragindex.cli.training.launching import ParallelCommand, processes_option
+from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
 from ragindex.cli.training.options import ProgressBar, length_options, output_option, require_length
 
 __all__ = ["command"]
@@ -54,7 +54,7 @@ ragindex train simcse --encoder out --text notes/ --output better --steps 1000
 )
 @lora_options
 @length_options
-@processes_option
+@parallel_options
 @collection_option
 @json_option
 @click.pass_context
@@ -88,8 +88,8 @@ def command(
     paths = sources(ctx, paths)
     from ragindex.encoder.resolve import find_checkpoint
     from ragindex.evaluation.sts import load_sts
-    from ragindex.train.loop import LoopSettings
     from ragindex.train.model import TrainableEncoder
+    from ragindex.train.schedule import LoopSettings
     from ragindex.train.session import Plan, run_objective
     from ragindex.train.simcse import SimCseOptions, SimCseTraining, text_sentences
     from ragindex.train.tuning import tuning
@@ -109,6 +109,7 @@ def command(
         options={name: ctx.params[name] for name in names},
         data={"text": paths},
         fingerprints={"text": texts.fingerprint},
+        footprint=footprint_from(ctx),
     )
     objective = SimCseTraining(model, sentences, options, sts=pairs)
     summary = run_objective(objective, model, plan, reporter=ProgressBar())
