@@ -32,10 +32,11 @@ from ragindex.train.contrastive import ContrastiveOptions, ContrastiveTraining
 from ragindex.train.data import read_examples
 from ragindex.train.data.texts import Texts, read_texts
 from ragindex.train.language import LanguageModel
-from ragindex.train.loop import LoopSettings, Objective
 from ragindex.train.mntp import MaskedEncoder, MaskedOptions, masked_training
 from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Objective
 from ragindex.train.prediction import PredictionOptions
+from ragindex.train.schedule import LoopSettings
 from ragindex.train.session import Plan, Product, run_objective
 from ragindex.train.simcse import SimCseOptions, SimCseTraining, text_sentences
 from ragindex.train.vocabulary import VocabularyOptions, train_tokenizer

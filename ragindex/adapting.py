@@ -18,7 +18,7 @@ from ragindex.types import Document
 if TYPE_CHECKING:
     from ragindex.ingest.progress import Progress
     from ragindex.train.adapt import Adaptation, AdaptOptions
-    from ragindex.train.loop import Reporter
+    from ragindex.train.objective import Reporter
 
 __all__ = ["adapt_folder", "adapt_store"]
 

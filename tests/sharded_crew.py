@@ -27,7 +27,8 @@ from ragindex.train.data.texts import Texts
 from ragindex.train.language import LanguageModel
 from ragindex.train.loop import train
 from ragindex.train.mntp import MaskedEncoder, MaskedOptions, masked_training
-from ragindex.train.model import Lora, TrainableEncoder
+from ragindex.train.model import TrainableEncoder
+from ragindex.train.preparing import Lora
 from ragindex.train.objective import Backward, Objective
 from ragindex.train.prediction import PredictionOptions
 from ragindex.train.processes import join, rank

@@ -23,10 +23,11 @@ from ragindex.errors import TrainingError, UsageError
 from ragindex.train.contrast_batch import BatchTexts, Order, contrast_of
 from ragindex.train.contrastive import ContrastiveOptions, ContrastiveTraining
 from ragindex.train.data.examples import Example, write_examples
-from ragindex.train.loop import LoopSettings, train
+from ragindex.train.loop import train
 from ragindex.train.losses import GuideMargin, Hardness, InfoNCE, Matryoshka, Mixing
 from ragindex.train.model import TrainableEncoder
 from ragindex.train.run import Run
+from ragindex.train.schedule import LoopSettings
 
 WORDS = sorted({word.strip(".,;:()") for sentence in SENTENCES for word in sentence.split()})
 

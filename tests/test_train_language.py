@@ -26,11 +26,11 @@ from ragindex.train.clm import Architecture, CausalOptions, TrainedDecoder, caus
 from ragindex.train.data.batching import Shard
 from ragindex.train.data.texts import Texts, read_texts
 from ragindex.train.language import IGNORED, LanguageModel, TokenBatch, shifted
-from ragindex.train.loop import LoopSettings
 from ragindex.train.mntp import MaskedEncoder, MaskedOptions, Masking, mask_token, masked_training
-from ragindex.train.model import Lora
 from ragindex.train.prediction import PredictionOptions, TokenPrediction
+from ragindex.train.preparing import Lora
 from ragindex.train.run import Run
+from ragindex.train.schedule import LoopSettings
 from ragindex.train.session import Plan, Summary, run_objective
 from ragindex.train.tuning import tuning
 from ragindex.train.vocabulary import VocabularyOptions, find_roles, read_tokenizer, train_tokenizer

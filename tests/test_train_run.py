@@ -22,9 +22,12 @@ from torch import nn
 from ragindex import Encoder
 from ragindex.errors import TrainingError, UsageError
 from ragindex.train.distill import Corpus, DistillOptions, VectorDistillation
-from ragindex.train.loop import Backward, LoopSettings, rate_at, train
-from ragindex.train.model import Lora, TrainableEncoder
+from ragindex.train.loop import train
+from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Backward
+from ragindex.train.preparing import Lora
 from ragindex.train.run import Run, data_fingerprint
+from ragindex.train.schedule import LoopSettings, rate_at
 from ragindex.train.session import Plan, run_objective
 from ragindex.train.stopping import Interrupts
 
@@ -357,7 +360,8 @@ _CHILD = """
     import sys
     sys.path.insert(0, {root!r})
     from pathlib import Path
-    from ragindex.train.loop import LoopSettings, train
+    from ragindex.train.loop import train
+    from ragindex.train.schedule import LoopSettings
     from ragindex.train.run import Run
     from test_train_run import Line
 

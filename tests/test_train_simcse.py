@@ -21,8 +21,9 @@ from ragindex.cli import main
 from ragindex.encoder.tokenizer import Tokenized
 from ragindex.errors import TrainingError, UsageError
 from ragindex.evaluation.sts import StsPairs
-from ragindex.train.loop import LoopSettings
-from ragindex.train.model import Lora, TrainableEncoder
+from ragindex.train.model import TrainableEncoder
+from ragindex.train.preparing import Lora
+from ragindex.train.schedule import LoopSettings
 from ragindex.train.session import Plan, Summary, run_objective
 from ragindex.train.simcse import SimCseOptions, SimCseTraining, alignment, text_sentences, uniformity
 

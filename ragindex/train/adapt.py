@@ -33,11 +33,13 @@ from ragindex.train.data.leakage import EvaluationGuard
 from ragindex.train.data.pairs import document_pairs
 from ragindex.train.data.passages import Material
 from ragindex.train.embedder import Embedder
-from ragindex.train.loop import LoopSettings, Reporter, Silent
 from ragindex.train.losses import InfoNCE
 from ragindex.train.mining import MiningOptions, mine
-from ragindex.train.model import Lora, TrainableEncoder
+from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Reporter, Silent
+from ragindex.train.preparing import Lora
 from ragindex.train.proving import Corpus, sampled
+from ragindex.train.schedule import LoopSettings
 from ragindex.train.session import Plan, Summary, run_objective
 from ragindex.train.sources import PassagePool, positives_of
 from ragindex.train.token_weights import shift_towards

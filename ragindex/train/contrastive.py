@@ -27,7 +27,6 @@ from ragindex.train.data.batching import Shard, same_source_batches
 from ragindex.train.data.examples import Example
 from ragindex.train.embedder import Embedder, candidate
 from ragindex.train.gradcache import cached_backward, plain_backward
-from ragindex.train.loop import Backward
 from ragindex.train.losses import (
     Contrast,
     Embeddings,
@@ -41,6 +40,7 @@ from ragindex.train.losses import (
     spread_out,
 )
 from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Backward
 from ragindex.train.processes import gathered, rank, world_size
 
 __all__ = ["ContrastiveOptions", "ContrastiveTraining"]

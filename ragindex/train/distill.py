@@ -23,9 +23,9 @@ from torch import nn
 from ragindex.encoder.tokenizer import Tokenized
 from ragindex.encoder.torch_forward import token_budget_batches
 from ragindex.errors import TrainingError
-from ragindex.train.loop import Backward
 from ragindex.train.losses import Embeddings, Loss, Matryoshka, cosine_regression, matryoshka, similarity_kl
 from ragindex.train.model import TrainableEncoder
+from ragindex.train.objective import Backward
 from ragindex.train.processes import gathered, rank, world_size
 from ragindex.train.teacher import read_shards
 
@@ -39,13 +39,16 @@ _POOL = 4096  # texts that are sorted by length together: little padding, and ba
 @dataclass(frozen=True, slots=True)
 class DistillOptions:
     """tokens: padded tokens in a batch (and process); similarity: weight of the similarity term; temperature: of its
-    softmax; matryoshka: shorter lengths that shall work when cut; held_out: texts that are measured, not trained on.
+    softmax; matryoshka: shorter lengths that shall work when cut; settled: learning rate of token rows, token weights
+    and head as a share of the layers', below 1 where a finished static encoder brings them along; held_out: texts that
+    are measured, not trained on.
     """
 
     tokens: int = 8192
     similarity: float = 0.0
     temperature: float = 0.05
     matryoshka: tuple[int, ...] = ()
+    settled: float = 1.0
     held_out: int = 1000
     seed: int = 7
 
@@ -101,7 +104,8 @@ class VectorDistillation:
 
     def parameter_groups(self, rate: float, *, weight_decay: float) -> list[dict[str, Any]]:
         """See `Objective`."""
-        return self._model.parameter_groups(rate, weight_decay=weight_decay)
+        settled = self._options.settled
+        return self._model.parameter_groups(rate, weight_decay=weight_decay, table_factor=settled, head_factor=settled)
 
     def batches(self, epoch: int) -> Iterator[list[int]]:
         """Rows of similar length, at most `tokens` padded tokens together, in random order.

@@ -29,7 +29,7 @@ from ragindex.encoder.tokenizer import EncoderTokenizer
 from ragindex.errors import TrainingError, UsageError
 from ragindex.train.blocks import surroundings
 from ragindex.train.decoder_files import load_decoder
-from ragindex.train.model import Lora, adapted
+from ragindex.train.preparing import Lora, adapted
 from ragindex.train.sharding import Place
 from ragindex.train.vocabulary import find_roles
 

@@ -19,7 +19,7 @@ import torch
 
 from ragindex.errors import TrainingError
 from ragindex.train.gradients import clip_gradients, share_gradients, share_weights
-from ragindex.train.objective import Backward, Objective, Reporter, Scheduled, Silent
+from ragindex.train.objective import Objective, Reporter, Scheduled, Silent
 from ragindex.train.processes import most
 from ragindex.train.run import Checkpoint, Run
 from ragindex.train.run_tensors import RunTensors
@@ -30,18 +30,7 @@ from ragindex.train.stopping import Interrupts
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = [
-    "Backward",
-    "Footprint",
-    "LoopSettings",
-    "Objective",
-    "Reporter",
-    "Scheduled",
-    "Silent",
-    "rate_at",
-    "step_seed",
-    "train",
-]
+__all__ = ["train"]
 
 
 @dataclass(slots=True)

@@ -20,8 +20,8 @@ from ragindex.train.blocks import Layout, rows_of, split_rows, surroundings
 from ragindex.train.data.texts import Texts
 from ragindex.train.decoder_files import save_adapter, save_encoder
 from ragindex.train.language import IGNORED, LanguageModel, TokenBatch
-from ragindex.train.model import Lora
 from ragindex.train.prediction import PredictionOptions, TokenPrediction
+from ragindex.train.preparing import Lora
 
 __all__ = ["MaskToken", "MaskedEncoder", "MaskedOptions", "Masking", "Scheme", "mask_token", "masked_training"]
 

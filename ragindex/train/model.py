@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from ragindex.encoder.backbone import check_attention, load_checkpoint
+from ragindex.encoder.backbone import load_checkpoint
 from ragindex.encoder.checkpoint import TOKENIZER_FILE, WEIGHTLESS, Attention, Checkpoint, EncoderConfig, Pooling
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
@@ -33,24 +32,10 @@ from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
 from ragindex.encoder.torch_forward import choose_device, choose_dtype, pool_states
 from ragindex.errors import TrainingError
+from ragindex.train.preparing import Lora, adapted, attention_switch, is_idle, set_attention_dropout
 from ragindex.train.sharding import Place
 
-__all__ = ["Lora", "TrainableEncoder", "adapted", "save_tensors", "stored_dtype"]
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """Low-rank adaptation (Hu et al., arXiv 2106.09685) of every linear map of the decoder.
-
-    The defaults are LLM2Vec's (arXiv 2404.05961): rank 16, alpha 32, dropout 0.05. seed: of the half that begins at
-    random; the other begins at zero.
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: tuple[str, ...] = ("all-linear",)
-    seed: int = 7
+__all__ = ["TrainableEncoder", "save_tensors", "stored_dtype"]
 
 
 class TrainableEncoder(nn.Module):
@@ -76,6 +61,7 @@ class TrainableEncoder(nn.Module):
         # Master weights are float32: updates of a bfloat16 weight are mostly lost in rounding.
         self.backbone: nn.Module = load_checkpoint(checkpoint, device=self.device, dtype=torch.float32)
         self.mixed = choose_dtype(self.device) == torch.bfloat16
+        self._set_attention = attention_switch(self.backbone) if self.device.type == "cpu" else None
         head = Head.read(checkpoint.directory)
         self.log_weights = _parameter(None if head.token_weights is None else _log(head.token_weights))
         self.weight = _parameter(head.weight)
@@ -148,27 +134,31 @@ class TrainableEncoder(nn.Module):
         tokens = torch.from_numpy(ids).to(self.device)
         mask = None if real.all() else torch.from_numpy(real).to(self.device)
         every = self.pooler is not None and self.pooler.needs_all_layers
+        if self._set_attention is not None:
+            self._set_attention("eager" if longest <= _SHORT else "sdpa")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             output = self.backbone(input_ids=tokens, attention_mask=mask, output_hidden_states=every, use_cache=False)
         states = list(output.hidden_states) if every else [output.last_hidden_state]
         return self._pool(tokens, [layer.float() for layer in states], torch.from_numpy(pooled).to(self.device))
 
     def parameter_groups(
-        self, rate: float, *, weight_decay: float = 0.01, table_factor: float = 1.0
+        self, rate: float, *, weight_decay: float = 0.01, table_factor: float = 1.0, head_factor: float = 1.0
     ) -> list[dict[str, Any]]:
         """Everything trainable in groups for AdamW: matrices decay; tables, vectors and scalars do not.
 
-        table_factor: token rows and token weights learn so many times faster. A step sees few of them.
+        table_factor: token rows and token weights learn so many times as fast as the layers, head_factor: the head.
         """
         tables = {id(self._embeddings().weight), id(self.log_weights)}
+        head = set() if head_factor == 1 else {id(self.weight), id(self.bias)}
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         rows = [parameter for parameter in trainable if id(parameter) in tables]
-        matrices = [parameter for parameter in trainable if id(parameter) not in tables and parameter.ndim > 1]
-        vectors = [parameter for parameter in trainable if id(parameter) not in tables and parameter.ndim <= 1]
+        outputs = [parameter for parameter in trainable if id(parameter) in head]
+        others = [parameter for parameter in trainable if id(parameter) not in tables | head]
         groups = [
-            {"params": matrices, "lr": rate, "weight_decay": weight_decay},
-            {"params": vectors, "lr": rate, "weight_decay": 0.0},
+            {"params": [item for item in others if item.ndim > 1], "lr": rate, "weight_decay": weight_decay},
+            {"params": [item for item in others if item.ndim <= 1], "lr": rate, "weight_decay": 0.0},
             {"params": rows, "lr": rate * table_factor, "weight_decay": 0.0},
+            {"params": outputs, "lr": rate * head_factor, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
 
@@ -178,7 +168,7 @@ class TrainableEncoder(nn.Module):
         A static encoder stays one that way, and its training costs no forward pass. `save` writes the layers back.
         """
         layers = getattr(self.backbone, "layers", None)
-        if not isinstance(layers, nn.ModuleList) or not all(map(_is_idle, layers)):
+        if not isinstance(layers, nn.ModuleList) or not all(map(is_idle, layers)):
             return 0
         self._idle = layers
         self.backbone.layers = nn.ModuleList()
@@ -255,6 +245,7 @@ class TrainableEncoder(nn.Module):
 
 
 _UNLIMITED = 10**9
+_SHORT = 128  # tokens
 
 
 def save_tensors(model: nn.Module, file: Path, *, dtype: torch.dtype) -> None:
@@ -270,43 +261,6 @@ def save_tensors(model: nn.Module, file: Path, *, dtype: torch.dtype) -> None:
         seen.add(tensor.data_ptr())
         unique[name] = (tensor.to(kept) if tensor.is_floating_point() else tensor).contiguous()
     save_file(unique, file, metadata={"format": "pt"})
-
-
-def set_attention_dropout(model: nn.Module, dropout: float) -> None:
-    """Dropout of the attention weights in training mode, for every attention layer of `model`."""
-    found = False
-    for name, module in model.named_modules():
-        if isinstance(getattr(module, "attention_dropout", None), float | int):
-            module.attention_dropout = dropout
-            found = True
-        elif isinstance(module, nn.Dropout) and "attn" in name:
-            module.p = dropout
-            found = True
-    if not found and dropout:
-        raise TrainingError(f"{type(model).__name__} has no dropout in its attention that could be set.")
-
-
-def _is_idle(layer: nn.Module) -> bool:
-    """Whether a decoder layer passes its input through: both of its output projections are there and zero."""
-    outputs = [item for name, item in layer.named_parameters() if name.endswith(("o_proj.weight", "down_proj.weight"))]
-    return len(outputs) == 2 and not any(bool(item.any()) for item in outputs)
-
-
-def adapted(backbone: nn.Module, lora: Lora, attention: Attention) -> nn.Module:
-    """The decoder with an adapter in it, which alone is trained; every other parameter of it is frozen."""
-    from peft import LoraConfig, get_peft_model
-
-    targets: str | list[str] = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none"
-    )
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        # peft asks the decoder for a property that transformers has renamed.
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(lora.seed)
-        wrapped: nn.Module = get_peft_model(backbone, config)
-    check_attention(wrapped, attention)  # type: ignore[arg-type]
-    return wrapped
 
 
 def _pooler(pooling: Pooling, head: Head, checkpoint: Checkpoint) -> Pooler | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ragindex.errors import TrainingError, UsageError
 from ragindex.loaders.decode import clean
-from ragindex.store.faiss_base import build, load_faiss
+from ragindex.store.faiss_base import load_faiss
 from ragindex.store.rows import Float32Array, IdArray, TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.vector_index import Scored
@@ -105,7 +105,8 @@ class PassagePool:
         self._place = {item.key: place for place, item in enumerate(self._passages)}
         vectors = embedder.candidates(self._passages, advance=advance)
         self._vectors = vectors.astype(np.float16)
-        self._dense = build(load_faiss(), np.arange(len(vectors)), vectors)
+        self._dense = load_faiss().IndexFlatIP(vectors.shape[1])  # exact: a batch of queries is one large product
+        self._dense.add(vectors)
         self._lexical: TantivyIndex | None = None
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ragindex.encoder.checkpoint import Checkpoint
 from ragindex.errors import UsageError
-from ragindex.train.model import Lora
+from ragindex.train.preparing import Lora
 from ragindex.train.tensors import TensorFiles
 
 __all__ = ["LARGE", "parameter_count", "tuning"]

@@ -80,6 +80,14 @@ ragindex train distill --examples scored.jsonl --output student --steps 500
     show_default=True,
     help="Weight of the similarity-matrix term.",
 )
+@click.option(
+    "--settled",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Learning rate of token rows, token weights and head, of the layers': below 1 where they are good.",
+)
 @matryoshka_option
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Examples in a step.")
 @click.option("--negatives", type=click.IntRange(min=1), default=8, show_default=True, help="Of an example, at most.")
@@ -150,8 +158,8 @@ def _check(given: dict[str, Any]) -> None:
         raise UsageError(f"--{mixed.rstrip('s') if mixed == 'texts' else mixed} belongs to --vectors, not --examples.")
     if given["loss"] is not None and (given["loss"] == "cosine") != bool(given["vectors"]):
         raise UsageError("--loss cosine is for --vectors, margin-mse and listwise-kl are for --examples.")
-    if given["examples"] and (given["similarity"] or given["matryoshka"]):
-        raise UsageError("--similarity and --matryoshka belong to --vectors.")
+    if given["examples"] and (given["similarity"] or given["matryoshka"] or given["settled"] != 1):
+        raise UsageError("--similarity, --settled and --matryoshka belong to --vectors.")
     if given["shards"] is not None and (given["teacher"] is None or not given["texts"]):
         raise UsageError("To make teacher vectors give --teacher NAME and --text FILE.")
 
@@ -186,6 +194,7 @@ def _of_vectors(given: dict[str, Any], model: TrainableEncoder) -> VectorDistill
         tokens=given["tokens"],
         similarity=given["similarity"],
         matryoshka=lengths.dimensions if lengths else (),
+        settled=given["settled"],
         seed=given["seed"],
     )
     return VectorDistillation(model, read_corpus(given["vectors"], model), options)

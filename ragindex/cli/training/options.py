@@ -94,7 +94,7 @@ class ProgressBar:
         self._average = math.nan
 
     def update(self, step: int, progress: float, numbers: Mapping[str, float]) -> None:
-        """See `ragindex.train.loop.Reporter`."""
+        """See `ragindex.train.objective.Reporter`."""
         if self._bar is None:
             self._bar = tqdm(
                 total=100,
