@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import tiny_encoder
 
-from ragindex.train import model as training
+from ragindex.train import preparing
 from ragindex.train.distill import Corpus, DistillOptions, VectorDistillation
 from ragindex.train.model import TrainableEncoder
 
@@ -25,7 +25,7 @@ def test_both_attention_functions_give_the_same_vectors_and_gradients(
     texts = encoder.documents(["The key is kept in a safe.", "A key.", "It is replaced every ninety days by another."])
     found = []
     for shortest, chosen in ((1, "sdpa"), (1000, "eager")):
-        monkeypatch.setattr(training, "_SHORT", shortest)
+        monkeypatch.setattr(preparing, "_SHORT", shortest)
         encoder.zero_grad()
         vectors = encoder(texts)
         assert encoder.backbone.config._attn_implementation == chosen

@@ -29,7 +29,7 @@ from ragindex.encoder.tokenizer import EncoderTokenizer
 from ragindex.errors import TrainingError, UsageError
 from ragindex.train.blocks import surroundings
 from ragindex.train.decoder_files import load_decoder
-from ragindex.train.preparing import Lora, adapted
+from ragindex.train.preparing import Lora, adapted, attention_switch
 from ragindex.train.sharding import Place
 from ragindex.train.vocabulary import find_roles
 
@@ -120,6 +120,7 @@ class LanguageModel(nn.Module):
             raise TrainingError(f"{self.source} has no language-modelling head, so it can predict no token.")
         set_attention(decoder, attention)
         check_attention(self.inner, attention)
+        self._choose_attention = attention_switch(self.inner, self.device)
         self._head_is_all = self._predicts_by_head_alone()
 
     @classmethod
@@ -283,6 +284,7 @@ class LanguageModel(nn.Module):
         places = wanted != IGNORED
         mask = None if batch.real is None else batch.real.to(self.device).long()
         model = self.inner if self._head_is_all else self.decoder
+        self._choose_attention(batch.ids.shape[1])
         with self._autocast():
             output = model(input_ids=batch.ids.to(self.device), attention_mask=mask, use_cache=False)
         found = output.last_hidden_state if self._head_is_all else output.logits

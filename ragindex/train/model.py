@@ -59,9 +59,10 @@ class TrainableEncoder(nn.Module):
         self.tokenizer = EncoderTokenizer(replace(checkpoint, config=replace(self.config, max_tokens=_UNLIMITED)))
         self.device = choose_device(device)
         # Master weights are float32: updates of a bfloat16 weight are mostly lost in rounding.
-        self.backbone: nn.Module = load_checkpoint(checkpoint, device=self.device, dtype=torch.float32)
+        decoder = load_checkpoint(checkpoint, device=self.device, dtype=torch.float32)
+        self.backbone: nn.Module = decoder
         self.mixed = choose_dtype(self.device) == torch.bfloat16
-        self._set_attention = attention_switch(self.backbone) if self.device.type == "cpu" else None
+        self._choose_attention = attention_switch(decoder, self.device)
         head = Head.read(checkpoint.directory)
         self.log_weights = _parameter(None if head.token_weights is None else _log(head.token_weights))
         self.weight = _parameter(head.weight)
@@ -134,8 +135,7 @@ class TrainableEncoder(nn.Module):
         tokens = torch.from_numpy(ids).to(self.device)
         mask = None if real.all() else torch.from_numpy(real).to(self.device)
         every = self.pooler is not None and self.pooler.needs_all_layers
-        if self._set_attention is not None:
-            self._set_attention("eager" if longest <= _SHORT else "sdpa")
+        self._choose_attention(longest)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             output = self.backbone(input_ids=tokens, attention_mask=mask, output_hidden_states=every, use_cache=False)
         states = list(output.hidden_states) if every else [output.last_hidden_state]
@@ -245,7 +245,6 @@ class TrainableEncoder(nn.Module):
 
 
 _UNLIMITED = 10**9
-_SHORT = 128  # tokens
 
 
 def save_tensors(model: nn.Module, file: Path, *, dtype: torch.dtype) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
@@ -16,6 +15,8 @@ from ragindex.encoder.checkpoint import Attention
 from ragindex.errors import TrainingError
 
 __all__ = ["Lora", "adapted", "attention_switch", "is_idle", "set_attention_dropout"]
+
+_SHORT = 128  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +34,20 @@ class Lora:
     seed: int = 7
 
 
-def attention_switch(backbone: nn.Module) -> Callable[[str], None] | None:
-    """Chooses the decoder's attention; None where it is not the one that torch fuses.
+def attention_switch(decoder: PreTrainedModel, device: torch.device) -> Callable[[int], None]:
+    """Chooses the attention function of `decoder` by the length of a batch's rows, where it is torch's fused one.
 
     On a CPU that one multiplies in float32, and its gradient costs a third of a step on short texts. Plain products do
     not, but keep a matrix for each text, which long texts have no room for.
     """
-    decoder = cast("PreTrainedModel", backbone)
 
-    def choose(name: str) -> None:
+    def choose(length: int) -> None:
+        name = "eager" if length <= _SHORT else "sdpa"
         if decoder.config._attn_implementation != name:
             decoder.set_attn_implementation(name)
 
-    return choose if decoder.config._attn_implementation == "sdpa" else None
+    gains = device.type == "cpu" and decoder.config._attn_implementation == "sdpa"
+    return choose if gains else lambda length: None  # noqa: ARG005 - as it is
 
 
 def set_attention_dropout(model: nn.Module, dropout: float) -> None:
