@@ -2,7 +2,8 @@
 
     RagIndexError                    root; the command line prints its text as one line and exits with 2
     ├── UsageError                   the request itself is wrong: an option, a filter, a path
-    │   └── FilterSyntaxError        a filter expression that cannot be parsed
+    │   ├── FilterSyntaxError        a filter expression that cannot be parsed
+    │   └── DuplicateError           a record is new by request, but its id is taken
     ├── LoadError                    a file cannot be turned into text; carries the reason that `failures` shows
     ├── EncoderError                 an encoder cannot be loaded or used
     │   ├── BackboneError            a model that cannot be made bidirectional, or failed its self-test
@@ -23,6 +24,7 @@ from __future__ import annotations
 __all__ = [
     "BackboneError",
     "CorruptionError",
+    "DuplicateError",
     "EncoderError",
     "EncoderMismatchError",
     "FilterSyntaxError",
@@ -48,6 +50,10 @@ class UsageError(RagIndexError):
 
 class FilterSyntaxError(UsageError):
     """A filter expression that cannot be parsed."""
+
+
+class DuplicateError(UsageError):
+    """A record was to be new, but its id is taken."""
 
 
 class LoadError(RagIndexError):

@@ -10,13 +10,14 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "Block",
     "BlockKind",
     "Chunk",
     "Document",
+    "Entry",
     "Explanation",
     "Failure",
     "Hit",
@@ -24,6 +25,7 @@ __all__ = [
     "Metadata",
     "MetadataValue",
     "Mode",
+    "Record",
     "Scores",
     "Verification",
     "WhyNot",
@@ -166,6 +168,43 @@ class Hit:
             return f"{self.path}, page {self.page}"
         lines = f"{self.line_start}" if self.line_end == self.line_start else f"{self.line_start}-{self.line_end}"
         return f"{self.path}:{lines}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A text that another program brings under an id of its own; it is stored uncut and comes back as it was.
+
+    metadata: whatever JSON can hold, with text as keys; filters see it. beside: the same, but no filter sees it.
+    vector: made by the caller, of any length but zero; None leaves it to the store's encoder. embedded: the text that
+    `vector` was made from, where that is another one than `text`.
+    """
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    vector: Sequence[float] | None = None
+    embedded: str | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a store gives back: a record, or a passage of a document that was indexed from a folder.
+
+    `id` is the record's, or `path#char=start,end` (RFC 5147) for a passage, which says where it lies: `span` is that
+    place, None for a record. A passage's metadata are the document's and `path`, `title`, `heading`, `page`,
+    `line_start`, `line_end`, `char_start`, `char_end`. score: None where nothing was searched for. vector: the one
+    that a record brought, in half precision (after a change of encoders: the new one's); None where it brought none or
+    none was asked for.
+    """
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any]
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
+    score: float | None = None
+    vector: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

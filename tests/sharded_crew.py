@@ -28,9 +28,9 @@ from ragindex.train.language import LanguageModel
 from ragindex.train.loop import train
 from ragindex.train.mntp import MaskedEncoder, MaskedOptions, masked_training
 from ragindex.train.model import TrainableEncoder
-from ragindex.train.preparing import Lora
 from ragindex.train.objective import Backward, Objective
 from ragindex.train.prediction import PredictionOptions
+from ragindex.train.preparing import Lora
 from ragindex.train.processes import join, rank
 from ragindex.train.run import Checkpoint, Run
 from ragindex.train.schedule import LoopSettings

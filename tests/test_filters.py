@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragindex.errors import FilterSyntaxError, UsageError
-from ragindex.filters import And, Eq, Exists, Filter, In, Like, Not, Or, Range, parse, to_text
+from ragindex.filters import And, Contains, Empty, Eq, Exists, Filter, In, Like, Not, Or, Range, parse, to_text
 from ragindex.filters.values import MAX_DEPTH
 
 
@@ -33,6 +33,9 @@ from ragindex.filters.values import MAX_DEPTH
         ("mime not in (1)", Not(In("mime", (1,)))),
         ("mime in ()", In("mime", ())),
         ("a not like '%x_'", Not(Like("a", "%x_"))),
+        ("tags contains 'x' and not b contains 2", And((Contains("tags", "x"), Not(Contains("b", 2))))),
+        ("a is empty or b is not empty", Or((Empty("a"), Not(Empty("b"))))),
+        ("a not contains true", Not(Contains("a", True))),
         ("a = 'it''s'", Eq("a", "it's")),
         ('a = "say ""x"" it\'s"', Eq("a", 'say "x" it\'s')),
         ("`not a word``s` = 1", Eq("not a word`s", 1)),
@@ -77,7 +80,7 @@ def test_not_binds_before_and_before_or() -> None:
         ("a = 1 b = 2", 7, "'and', 'or' or the end"),
         ("(a = 1", 7, "')'"),
         ("a like 3", 8, "a pattern in quotes"),
-        ("a not = 3", 7, "'like', 'in' or 'between'"),
+        ("a not = 3", 7, "'like', 'contains', 'in' or 'between'"),
         ("a in 3", 6, "'('"),
         ("a in (1", 8, "')'"),
         ("a between 1 or 2", 13, "'and'"),
@@ -143,12 +146,18 @@ _bounds = st.none() | _numbers | _strings
 _ranges = st.tuples(_names, _bounds, _bounds, st.booleans(), st.booleans()).filter(
     lambda r: r[1] is not None or r[2] is not None
 )
+
+
+def _leaf(parts: tuple[type[Like | Contains | Exists | Empty], str, str]) -> Filter:
+    kind, name, text = parts
+    return kind(name, text) if kind in (Like, Contains) else kind(name)
+
+
 _leaves = (
     st.builds(Eq, _names, _values)
     | st.builds(In, _names, st.lists(_values, max_size=3).map(tuple))
     | _ranges.map(lambda r: Range(*r))
-    | st.builds(Like, _names, _strings)
-    | st.builds(Exists, _names)
+    | st.tuples(st.sampled_from((Like, Contains, Exists, Empty)), _names, _strings).map(_leaf)
 )
 
 

@@ -1,18 +1,13 @@
-"""Folding hits that overlap or repeat each other, choosing different ones, and the block for a prompt."""
+"""Folding hits that overlap or repeat each other, and choosing different ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny import tiny_encoder
 
-from ragindex.encoder import Encoder
-from ragindex.errors import UsageError
-from ragindex.search.context import render_context
 from ragindex.search.diversity import diversified
 from ragindex.search.merging import Candidate, merge
 from ragindex.store.rows import ChunkRow
-from ragindex.types import Hit, Scores
 
 TEXT = " ".join(f"word{number}" for number in range(400)) + "\nlast line"
 
@@ -112,65 +107,3 @@ def test_diversity_zero_is_the_order_of_scores_and_more_of_it_avoids_repeats():
     assert sorted(diversified(scores, vectors, diversity=1.0, count=9)) == [0, 1, 2, 3]
     assert diversified(np.ones(3, np.float32), vectors[:3], diversity=0.5, count=2)[0] == 0
     assert diversified(scores[:0], vectors[:0], diversity=0.5, count=2) == []
-
-
-@pytest.fixture(scope="module", params=["wordpiece", "bpe"])
-def encoder(request, tmp_path_factory):
-    return Encoder.load(str(tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny", tokenizer=request.param)))
-
-
-def hit(rank: int, text: str, **changes: object) -> Hit:
-    values = {
-        "rank": rank,
-        "score": 1.0,
-        "scores": Scores(),
-        "path": f"docs/{rank}.md",
-        "title": "A title",
-        "heading": (),
-        "page": None,
-        "line_start": rank,
-        "line_end": rank + 2,
-        "char_start": 0,
-        "char_end": len(text),
-        "chunk_id": rank,
-        "text": text,
-        "metadata": {},
-    }
-    return Hit(**(values | changes))
-
-
-HITS = [
-    hit(1, "\n  Rotate the signing key every ninety days.\n\n", heading=("Keys", "Rotation")),
-    hit(2, "Restore a backup, \n\n\n\nstop the service; 漢字 🦓 naïve. " * 20),
-    hit(3, "Short.", page=4, title=""),
-]
-
-
-@pytest.mark.parametrize("tokens", [16, 17, 31, 60, 90, 111, 200, 333, 5000])
-def test_context_never_exceeds_its_budget(encoder, tokens):
-    block = render_context(HITS, tokens=tokens, spans=encoder.tokenizer.offsets)
-    assert encoder.tokenizer.count(block) <= tokens
-
-
-def test_context_is_numbered_cited_and_whole_where_there_is_room(encoder):
-    block = render_context(HITS, tokens=5000, spans=encoder.tokenizer.offsets)
-    assert block.startswith("[1] docs/1.md:1-3 — Keys > Rotation\nRotate the signing key every ninety days.\n")
-    assert "\n\n[2] docs/2.md:2-4 — A title\nRestore" in block
-    assert block.endswith("\n\n[3] docs/3.md, page 4\nShort.\n")
-    assert "…" not in block
-
-
-def test_context_cuts_the_first_that_does_not_fit_and_stops_there(encoder):
-    whole = encoder.tokenizer.count(render_context(HITS[:2], tokens=5000, spans=encoder.tokenizer.offsets))
-    block = render_context(HITS, tokens=whole - 20, spans=encoder.tokenizer.offsets)
-    assert block.endswith(" …\n")
-    assert "[2]" in block
-    assert "[3]" not in block
-    assert encoder.tokenizer.count(block) > whole - 40
-
-
-def test_context_of_nothing_and_of_too_little(encoder):
-    assert render_context([], tokens=100, spans=encoder.tokenizer.offsets) == ""
-    assert render_context([hit(1, "word " * 500, path="x" * 300)], tokens=16, spans=encoder.tokenizer.offsets) == ""
-    with pytest.raises(UsageError, match="at least 16"):
-        render_context(HITS, tokens=3, spans=encoder.tokenizer.offsets)

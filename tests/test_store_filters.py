@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from store_kit import Store, write
 
@@ -83,6 +85,63 @@ def paths(store, asked):
 )
 def test_filter(store, asked, expected):
     assert paths(store, asked) == expected
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory):
+    made = Store(tmp_path_factory.mktemp("nested"))
+    values = {
+        "a": {"tags": ["x", "Y", 3], "page": "100", "author": {"name": "Ada", "born": {"year": 1815}}},
+        "b": {"tags": "Xylophone 50% off", "author": {"name": ["Ada", "Bob"]}, "path": "elsewhere"},
+        "c": {"tags": [], "author.name": "Ada", "metadata.x": 1},
+        "d": {"tags": [True, None, ["x"]], "page": 7},
+    }
+    for number, (text, metadata) in enumerate(values.items(), 1):
+        made_of = write(str(number), text)
+        made.put(replace(made_of, document=replace(made_of.document, metadata=metadata)))
+    yield made
+    made.catalog.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("tags contains 'x'", "a"),
+        ("tags contains 'X'", "b"),
+        ("tags contains 'Xylo'", "b"),
+        ("tags contains 'xylo'", ""),
+        ("tags contains 3", "a"),
+        ("tags contains '3'", ""),
+        ("tags contains true", "d"),
+        ("not tags contains 'x'", "bcd"),
+        ("path contains '1'", "a"),
+        ("text contains 'b'", "b"),
+        ("text in ('a', 'd') and not text = 'a'", "d"),
+        ("text is null", ""),
+        ("tags is empty", "c"),
+        ("nothing is empty and tags is not empty", "abd"),
+        ("title is empty and page is empty and heading is empty", "abcd"),
+        ("path is empty or text is empty", ""),
+        (Like.around("tags", "XYLOPHONE 50%"), "b"),
+        (Like.around("tags", "5_%"), ""),
+        ("page is not null", ""),
+        ("metadata.page is not null", "ad"),
+        ("metadata.page = '100'", "a"),
+        ("metadata.page > 1", "d"),
+        ("metadata.path = 'elsewhere'", "b"),
+        ("metadata.metadata.x = 1", "c"),
+        ("author.name = 'Ada'", "ac"),
+        ("author.name contains 'Ada'", "abc"),
+        ("author.born.year < 1900", "a"),
+        ("author.born is not null", "a"),
+        ("author.born.month is null", "abcd"),
+        (Eq('author".name', "Ada"), ""),
+        (Eq("author..name", "Ada"), ""),
+        (Eq(".author.name", "Ada"), ""),
+    ],
+)
+def test_lists_objects_and_shadowed_names(nested, asked, expected):
+    assert paths(nested, asked) == expected
 
 
 def test_not_is_the_exact_complement(store):

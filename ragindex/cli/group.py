@@ -33,6 +33,8 @@ _ENTRIES = (
     _Entry("Index", "remove", "indexing", "remove"),
     _Entry("Query", "query", "querying", "query"),
     _Entry("Query", "why-not", "querying", "why_not"),
+    _Entry("Query", "serve", "serving", "serve"),
+    _Entry("Query", "mcp", "agents", "mcp"),
     _Entry("Store", "status", "maintenance", "status"),
     _Entry("Store", "list", "maintenance", "list_documents"),
     _Entry("Store", "failures", "maintenance", "failures"),
@@ -41,6 +43,7 @@ _ENTRIES = (
     _Entry("Store", "compact", "maintenance", "compact"),
     _Entry("Store", "db", "database", "db"),
     _Entry("Measure and train", "eval", "evaluating", "evaluate"),
+    _Entry("Measure and train", "bench", "bench", "bench"),
     _Entry("Measure and train", "train", "training", "train"),
     _Entry("Measure and train", "encoder", "encoders", "encoder"),
 )

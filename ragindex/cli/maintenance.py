@@ -13,6 +13,7 @@ from ragindex.cli import exit_codes
 from ragindex.cli.options import collection_option, json_option, open_index
 from ragindex.cli.render import failure_lines, field_lines, human_bytes, verification_lines
 from ragindex.cli.terminal import emit, emit_json, note, one_line, terminal_for
+from ragindex.config import DENSE_INDEXES
 from ragindex.types import Verification
 
 __all__ = ["compact", "failures", "list_documents", "repair", "status", "verify"]
@@ -88,17 +89,25 @@ def repair(ctx: click.Context, *, collection: str, as_json: bool) -> None:
 
 @click.command(short_help="Give back the space that nothing uses any more.")
 @click.option("--forget-previous", is_flag=True, help="Drop the encoder before this one too: no rollback then.")
+@click.option(
+    "--index",
+    "dense",
+    metavar="NAME",
+    type=click.Choice(DENSE_INDEXES),
+    help=f"Keep the vectors so from now on: {', '.join(DENSE_INDEXES)}. Embeds nothing.",
+)
 @collection_option
 @json_option
 @click.pass_context
-def compact(ctx: click.Context, *, forget_previous: bool, collection: str, as_json: bool) -> None:
-    """Give back the space that nothing uses any more.
+def compact(ctx: click.Context, *, forget_previous: bool, dense: str | None, collection: str, as_json: bool) -> None:
+    """Give back the space that nothing uses any more, and make the search indexes again.
 
     Vectors are kept of the store's encoder and of the one before it, so that `ragindex encoder rollback` works;
-    older ones go, with the copies of their encoders.
+    older ones go, with the copies of their encoders. With --index the store keeps its vectors in another way, and
+    remembers it; `ragindex bench storage` shows what each way costs on your own texts.
     """
     with open_index(ctx, collection=collection) as index:
-        result = index.compact(forget_previous=forget_previous)
+        result = index.compact(forget_previous=forget_previous, dense=dense)
     if as_json:
         emit_json(result)
         return
@@ -108,6 +117,8 @@ def compact(ctx: click.Context, *, forget_previous: bool, collection: str, as_js
         emit(f"The encoder {one_line(result['forgotten'])} was forgotten: there is no way back to it.")
     elif forget_previous:
         emit("There was no previous encoder to forget.")
+    if dense is not None and result["dense"]["reason"] is not None:
+        emit(_dense_for_people(result["dense"]))
 
 
 def _show(ctx: click.Context, found: Verification, *, as_json: bool) -> None:
@@ -125,6 +136,9 @@ def _for_people(found: dict[str, Any]) -> dict[str, Any]:
     sizes = shown.pop("bytes", {})
     if sizes:
         shown["size on disk"] = ", ".join(f"{human_bytes(size)} {name}" for name, size in sizes.items())
+    dense = shown.pop("dense", None)
+    if dense and dense["reason"]:
+        shown["index"] = f"{shown['index']}: {_dense_for_people(dense)}"
     activations = shown.pop("activations", [])
     if shown.get("previous_encoder") is None:
         shown.pop("previous_encoder", None)
@@ -132,6 +146,15 @@ def _for_people(found: dict[str, Any]) -> dict[str, Any]:
         if shown.get(key):
             shown[key] = _encoder_for_people(shown[key], activations)
     return shown
+
+
+def _dense_for_people(dense: dict[str, Any]) -> str:
+    told: str = dense["reason"]
+    if dense["snapshot"] not in (None, dense["scheme"]):
+        told += f" The index is still {dense['snapshot']}; the next run of `index` or `compact` changes that."
+    if dense["recall@10"] is not None and dense["recall@10"] < 1:
+        told += f" It found {dense['recall@10']:.1%} of the ten nearest when it was built."
+    return told
 
 
 def _encoder_for_people(encoder: dict[str, Any], activations: list[dict[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from ragindex.cli.options import (
     json_option,
     open_index,
 )
-from ragindex.cli.render import hit_json, hit_lines, why_not_lines
+from ragindex.cli.render import context_json, hit_json, hit_lines, why_not_lines
 from ragindex.cli.terminal import emit, emit_json, neutral, note, terminal_for
 
 if TYPE_CHECKING:
@@ -54,6 +54,19 @@ _mode_option = click.option(
     type=click.IntRange(min=1),
     help="Print a numbered, cited block of at most so many tokens, to paste into a prompt.",
 )
+@click.option(
+    "--neighbours",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="With --context: show hits with N chunks before and after them, as far as the budget reaches.",
+)
+@click.option("--section", is_flag=True, help="With --context: show hits with their whole section where that fits.")
+@click.option(
+    "--tokenizer",
+    metavar="FILE|DIR",
+    help="With --context: count by this tokenizer.json instead of the encoder's; 'estimate' where you have none.",
+)
 @click.option("--explain", is_flag=True, help="Say for each hit how it came to its place.")
 @collection_option
 @json_option
@@ -68,6 +81,9 @@ def query(
     filter_text: str | None,
     diversity: float,
     context_tokens: int | None,
+    neighbours: int,
+    section: bool,
+    tokenizer: str | None,
     explain: bool,
     collection: str,
     as_json: bool,
@@ -77,6 +93,8 @@ def query(
     Exits with 1 when there is no hit.
     """
     text = _query_text(words)
+    if context_tokens is None and (neighbours or section or tokenizer):
+        raise click.UsageError("--neighbours, --section and --tokenizer shape the block of --context; add it.")
     with open_index(ctx, collection=collection) as index:
         hits = index.search(
             text,
@@ -87,7 +105,11 @@ def query(
             diversity=diversity,
             explain=explain,
         )
-        block = None if context_tokens is None else index.context(hits, tokens=context_tokens)
+        block = None
+        if context_tokens is not None:
+            block = index.context(
+                hits, tokens=context_tokens, tokenizer=tokenizer, neighbours=neighbours, section=section
+            )
         base = index.base
         if as_json:
             value: dict[str, Any] = {
@@ -96,11 +118,13 @@ def query(
                 "instruction": _instruction(index, mode, instruction),
                 "hits": [hit_json(hit, explain=explain) for hit in hits],
             }
-            emit_json(value if block is None else value | {"context": block})
+            emit_json(value if block is None else value | context_json(block, tokens=context_tokens))
     if not as_json and hits:
         terminal = terminal_for(sys.stdout, os.environ)
         if block is not None:
             emit(neutral(block))
+            if block.estimated:
+                note("Tokens are estimated, rather too many than too few; --tokenizer FILE counts them.")
         else:
             blocks = ["\n".join(hit_lines(hit, query=text, base=base, terminal=terminal)) for hit in hits]
             emit("\n\n".join(blocks))

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragindex.cli.excerpt import excerpt, mark, query_terms
 from ragindex.cli.terminal import Terminal, cells, one_line, shorten_left, wrap
 from ragindex.types import Failure, Hit, IndexReport, Verification, WhyNot
 
+if TYPE_CHECKING:
+    from ragindex.search.context import Context
+
 __all__ = [
+    "context_json",
     "failure_lines",
     "field_lines",
     "hit_json",
@@ -28,7 +32,7 @@ _LISTED_FAILURES = 20
 
 
 def hit_json(hit: Hit, *, explain: bool = False) -> dict[str, Any]:
-    """The object that `query --json` prints for a hit; with `explain` it has the key "explanation" too."""
+    """The object that `query --json` prints for a hit; with `explain` it has "explanation" and "flags" too."""
     value = {
         "rank": hit.rank,
         "score": hit.score,
@@ -47,7 +51,26 @@ def hit_json(hit: Hit, *, explain: bool = False) -> dict[str, Any]:
     }
     if explain:
         value["explanation"] = None if hit.explanation is None else asdict(hit.explanation)
+        value["flags"] = list(_flags(hit))
     return value
+
+
+def context_json(block: Context, *, tokens: int | None) -> dict[str, Any]:
+    """What `query --context --json` adds: the block, and what stands in it."""
+    passages = [
+        {
+            "numbers": list(passage.numbers),
+            "citation": passage.hit.citation,
+            "path": passage.hit.path,
+            "char_start": passage.hit.char_start,
+            "char_end": passage.hit.char_end,
+            "cut": passage.cut,
+            "flags": list(passage.flags),
+        }
+        for passage in block.passages
+    ]
+    counted = {"tokens": block.tokens, "limit": tokens, "tokenizer": block.tokenizer, "estimated": block.estimated}
+    return {"context": block, "context_info": counted | {"passages": passages}}
 
 
 def hit_lines(hit: Hit, *, query: str, base: Path, terminal: Terminal, rows: int = 4, indent: int = 4) -> list[str]:
@@ -85,8 +108,17 @@ def _explanation_lines(hit: Hit, terminal: Terminal, margin: str) -> list[str]:
         parts.append(f"words found: {', '.join(map(one_line, known.terms))}")
     if known.merged:
         parts.append(f"stands for {len(known.merged)} more that overlap or repeat it")
-    rows = wrap("why: " + "; ".join(parts), terminal.width - len(margin))
+    width = terminal.width - len(margin)
+    rows = wrap("why: " + "; ".join(parts), width)
+    if flags := _flags(hit):
+        rows += wrap(f"caution: looks like text written for a model ({', '.join(flags)})", width)
     return [margin + terminal.dim(row) for row in rows]
+
+
+def _flags(hit: Hit) -> tuple[str, ...]:
+    from ragindex.search.suspicion import flag_kinds  # its many patterns are compiled when it is imported
+
+    return flag_kinds(hit.text, hit.path, hit.title, *hit.heading)
 
 
 def _retriever(name: str, rank: int | None, score: float | None, unit: str) -> str:

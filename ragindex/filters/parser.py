@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ragindex.errors import FilterSyntaxError, UsageError
-from ragindex.filters.values import MAX_DEPTH, And, Eq, Exists, Filter, In, Like, Not, Or, Range
+from ragindex.filters.values import MAX_DEPTH, And, Contains, Empty, Eq, Exists, Filter, In, Like, Not, Or, Range
 from ragindex.filters.words import CONSTANTS, Token, syntax_error, tokens
 from ragindex.types import MetadataValue
 
@@ -117,7 +117,10 @@ class _Parser:
             return _compare(name, operator, self._value())
         if self._accept("is"):
             negated = self._accept("not") is not None
-            self._expect("null")
+            if self._accept("empty"):
+                return Not(Empty(name)) if negated else Empty(name)
+            if self._accept("null") is None:
+                raise self._unexpected("'null' or 'empty'")
             return Exists(name) if negated else Not(Exists(name))
         negated = self._accept("not") is not None
         result: Filter
@@ -125,6 +128,12 @@ class _Parser:
             if self._peek().kind != "string":
                 raise self._unexpected("a pattern in quotes")
             result = Like(name, str(self._value()))
+        elif self._accept("contains"):
+            if self._peek().is_("null"):
+                raise self._unexpected("a value to look for")
+            wanted = self._value()
+            assert wanted is not None
+            result = Contains(name, wanted)
         elif self._accept("in"):
             result = In(name, self._values())
         elif self._accept("between"):
@@ -132,7 +141,9 @@ class _Parser:
             self._expect("and")
             result = Range(name, low, self._bound())
         else:
-            raise self._unexpected("'like', 'in' or 'between'" if negated else f"an operator after {name!r}")
+            raise self._unexpected(
+                "'like', 'contains', 'in' or 'between'" if negated else f"an operator after {name!r}"
+            )
         return Not(result) if negated else result
 
     def _value_first(self) -> Filter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ragindex.errors import UsageError
-from ragindex.filters.values import MAX_DEPTH, And, Eq, Exists, Filter, In, Like, Not, Or, Range
+from ragindex.filters.values import MAX_DEPTH, And, Contains, Empty, Eq, Exists, Filter, In, Like, Not, Or, Range
 from ragindex.filters.words import CONSTANTS, KEYWORDS, WORD
 from ragindex.types import MetadataValue
 
@@ -46,7 +46,7 @@ def _inner(value: Filter, depth: int) -> str:
     return f"({text})" if isinstance(bare, And | Or) and bare.parts else text
 
 
-def _leaf(value: Eq | In | Range | Like | Exists) -> str:
+def _leaf(value: Eq | In | Range | Like | Contains | Exists | Empty) -> str:
     name = value.field
     if not WORD.fullmatch(name) or name.lower() in KEYWORDS:
         name = "`" + name.replace("`", "``") + "`"
@@ -57,8 +57,12 @@ def _leaf(value: Eq | In | Range | Like | Exists) -> str:
             return f"{name} in ({', '.join(map(_literal, value.values))})"
         case Like():
             return f"{name} like {_literal(value.pattern)}"
+        case Contains():
+            return f"{name} contains {_literal(value.value)}"
         case Exists():
             return f"{name} is not null"
+        case Empty():
+            return f"{name} is empty"
     if value.low is not None and value.high is not None and value.include_low and value.include_high:
         return f"{name} between {_literal(value.low)} and {_literal(value.high)}"
     left = "" if value.low is None else f"{_literal(value.low)} {'<=' if value.include_low else '<'} "

@@ -8,10 +8,25 @@ from dataclasses import dataclass
 from ragindex.errors import UsageError
 from ragindex.types import MetadataValue
 
-__all__ = ["MAX_DEPTH", "And", "Eq", "Exists", "Filter", "In", "Like", "Not", "Or", "Range"]
+__all__ = [
+    "LITERALLY",
+    "MAX_DEPTH",
+    "And",
+    "Contains",
+    "Empty",
+    "Eq",
+    "Exists",
+    "Filter",
+    "In",
+    "Like",
+    "Not",
+    "Or",
+    "Range",
+]
 
 MAX_DEPTH = 64  # parentheses and `not`s: far above any need, far below the interpreter's stack
 _INT64 = 1 << 63
+LITERALLY = "\x1b"  # takes the next character of a pattern as it stands; nobody types it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,10 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """The field is text that matches a SQL LIKE pattern: `%` any run, `_` any character, ASCII case ignored."""
+    """The field is text that matches a SQL LIKE pattern: `%` any run, `_` any character, ASCII case ignored.
+
+    A character after U+001B (`LITERALLY`) stands for itself; `Like.around` spells text that way.
+    """
 
     field: str
     pattern: str
@@ -69,10 +87,36 @@ class Like:
     def __post_init__(self) -> None:
         _check(self.field, self.pattern)
 
+    @classmethod
+    def around(cls, field: str, text: str) -> Like:
+        """The field is text in which this occurs, ASCII case ignored; no character of it is a wildcard."""
+        return cls(field, "%" + "".join(LITERALLY + one if one in f"%_{LITERALLY}" else one for one in text) + "%")
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """The field is text in which this text occurs, or a list that has this element. Case counts."""
+
+    field: str
+    value: str | int | float | bool
+
+    def __post_init__(self) -> None:
+        _check(self.field, self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class Exists:
     """The field is present and not null."""
+
+    field: str
+
+    def __post_init__(self) -> None:
+        _check(self.field)
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """The field is absent, null, a text without characters or a list without elements."""
 
     field: str
 
@@ -101,7 +145,7 @@ class Not:
     part: Filter
 
 
-Filter = Eq | In | Range | Like | Exists | And | Or | Not
+Filter = Eq | In | Range | Like | Contains | Exists | Empty | And | Or | Not
 
 
 def _check(name: str, *values: MetadataValue) -> None:

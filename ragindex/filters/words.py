@@ -10,7 +10,7 @@ from ragindex.types import MetadataValue
 
 __all__ = ["CONSTANTS", "KEYWORDS", "WORD", "Token", "syntax_error", "tokens"]
 
-KEYWORDS = frozenset({"and", "between", "false", "in", "is", "like", "not", "null", "or", "true"})
+KEYWORDS = frozenset({"and", "between", "contains", "empty", "false", "in", "is", "like", "not", "null", "or", "true"})
 CONSTANTS: tuple[tuple[str, MetadataValue], ...] = (("true", True), ("false", False), ("null", None))
 WORD = re.compile(r"[^\W\d][\w.-]*")
 _SPELLINGS = {"==": "=", "<>": "!="}

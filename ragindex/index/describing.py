@@ -10,9 +10,10 @@ from ragindex.index.locating import located
 from ragindex.index.places import Places
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import Activation, EncoderRow
-from ragindex.store.snapshot import LiveIndexes
+from ragindex.store.schemes import read_plan
+from ragindex.store.snapshot import IndexStatus, LiveIndexes
 
-__all__ = ["bytes_below", "documents", "status"]
+__all__ = ["bytes_below", "dense", "documents", "status"]
 
 
 def status(catalog: Catalog, collection: str, places: Places, live: LiveIndexes) -> dict[str, Any]:
@@ -38,13 +39,32 @@ def status(catalog: Catalog, collection: str, places: Places, live: LiveIndexes)
         "previous_encoder": None if previous is None else _encoder(previous, places.store),
         "activations": [_activation(entry, places.store) for entry in catalog.activations()],
         "index": state.factory,
+        "dense": dense(catalog, identifier, state),
         "generation": state.generation,
         "pending": state.pending,
         "bytes": {
             "catalog": sum(file.stat().st_size for file in places.store.glob("catalog.sqlite*")),
-            "dense": state.dense_bytes,
+            "dense": state.dense_bytes + state.vector_bytes,
             "lexical": state.lexical_bytes,
         },
+    }
+
+
+def dense(catalog: Catalog, collection: int, state: IndexStatus) -> dict[str, Any]:
+    """How vectors are kept: what was asked for, the scheme that this means now and why, the scheme of the snapshot
+    and the share of the ten nearest that it finds, measured when it was built. memory_bytes: what the snapshot takes
+    when it is open; disk_bytes: the vectors beside it that only rescoring reads.
+    """
+    plan = read_plan(catalog, collection)
+    return {
+        "asked": plan.index,
+        "memory_mb": plan.memory_mb,
+        "scheme": None if state.choice is None else state.choice.scheme.name,
+        "reason": None if state.choice is None else state.choice.reason,
+        "snapshot": state.scheme,
+        "recall@10": state.recall,
+        "memory_bytes": state.dense_bytes,
+        "disk_bytes": state.vector_bytes,
     }
 
 

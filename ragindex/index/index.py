@@ -20,6 +20,7 @@ from ragindex.errors import RagIndexError
 from ragindex.index import describing
 from ragindex.index.places import Places
 from ragindex.index.serving import Generation, Serving
+from ragindex.index.storing import Storing
 from ragindex.store.catalog import Catalog
 from ragindex.store.lease import PromotionLease, WriterLease
 from ragindex.store.rows import Batch
@@ -27,14 +28,19 @@ from ragindex.types import Document, Failure, Hit, IndexReport, Mode, Verificati
 
 if TYPE_CHECKING:
     from ragindex.encoder import Encoder
+    from ragindex.encoder.brought import BroughtEncoder
     from ragindex.index.promotion import Promoter, Promotion
+    from ragindex.index.records import Records
     from ragindex.ingest.progress import Progress
     from ragindex.ingest.run import IngestRun
     from ragindex.search import Engine
+    from ragindex.search.context import Context
 
 __all__ = ["Index"]
 
 Answer = TypeVar("Answer")
+
+_LONGEST_SECTION = 200_000  # characters
 
 
 class Index:
@@ -44,10 +50,13 @@ class Index:
     process writes at a time. Use it as a context manager, or call `close`.
     """
 
-    def __init__(self, catalog: Catalog, *, collection: str, encoder: str | Encoder | None, settings: Settings) -> None:
+    def __init__(
+        self, catalog: Catalog, *, collection: str, encoder: str | Encoder | BroughtEncoder | None, settings: Settings
+    ) -> None:
         self._catalog = catalog
         self._collection_id = catalog.collection(collection)
         self._places = Places(catalog, self._collection_id, settings)
+        self._storing = Storing(catalog, self._collection_id, settings.index)
         self._serving = Serving(catalog, self._collection_id, wanted=encoder, default=settings.encoder)
         self.store = self._places.store
         self.base = self._places.base
@@ -60,7 +69,7 @@ class Index:
         cls,
         store: str | Path = ".ragindex",
         *,
-        encoder: str | Encoder | None = None,
+        encoder: str | Encoder | BroughtEncoder | None = None,
         collection: str = "default",
         create: bool = True,
         settings: Settings | None = None,
@@ -127,6 +136,7 @@ class Index:
             return preview(make_plan(self._catalog, self._collection_id, scope))
         shown = progress or Silent()
         with WriterLease(self.store, command=f"index {' '.join(map(str, paths))}"):
+            self._storing.remember()
             live = self._serving.current().live
             plan = make_plan(self._catalog, self._collection_id, scope)
             if not allow_delete:
@@ -154,10 +164,18 @@ class Index:
         with WriterLease(self.store, command="put"):
             generation = self._serving.for_writing(self.chunking)
             self._places.remember_chunking()
+            self._storing.remember()
             known = self._catalog.file_states(self._collection_id, None)
             report = self._run(generation, loader="", attempt="").put(documents, known, progress or Silent())
             generation.live.publish(force=True)
         return replace(report, seconds=time.monotonic() - began)
+
+    @property
+    def records(self) -> Records:
+        """Texts that other programs bring under ids of their own, stored uncut; and everything else as they see it."""
+        from ragindex.index.records import Records
+
+        return Records(self._catalog, self._collection_id, self._serving, self._answer)
 
     def watch(
         self,
@@ -204,6 +222,13 @@ class Index:
         request = Request(query, k, mode, instruction, _parsed(filter), diversity, explain)
         return self._answer(lambda engine: engine.search(request))
 
+    def prepare_queries(self, queries: Sequence[str], *, instruction: str | None = None) -> None:
+        """Encode queries as one batch; a search for one of them that follows soon finds its vector ready.
+
+        What it finds is the same without: a server calls this for queries that arrive together.
+        """
+        self._answer(lambda engine: engine.prepare(queries, instruction))
+
     def rank_documents(
         self, query: str, *, k: int = 100, mode: Mode = "hybrid", instruction: str | None = None
     ) -> list[str]:
@@ -213,11 +238,47 @@ class Index:
         request = Request(query, k, mode, instruction)
         return self._answer(lambda engine: engine.rank_documents(request))
 
-    def context(self, hits: Sequence[Hit], *, tokens: int) -> str:
-        """A numbered, cited block of hits for a prompt, at most `tokens` tokens of the encoder's tokenizer long."""
-        from ragindex.search import render_context
+    def context(
+        self,
+        hits: Sequence[Hit],
+        *,
+        tokens: int,
+        tokenizer: str | Path | Callable[[str], int] | None = None,
+        neighbours: int = 0,
+        section: bool = False,
+    ) -> Context:
+        """A numbered, cited block of hits for a prompt, at most `tokens` tokens long.
 
-        return render_context(hits, tokens=tokens, spans=self.encoder.tokenizer.offsets)
+        tokenizer: what counts them; None is the encoder's own, else a `tokenizer.json`, a directory that holds one, a
+        function from text to a number of tokens, or "estimate". neighbours and section: with what remains of the
+        budget, show hits with so many chunks before and after them, or with the whole section if that fits. Raises
+        UsageError for a budget below 16 tokens and for a tokenizer that cannot be read. See
+        `ragindex.search.context` for how the block is made.
+        """
+        from ragindex.search.budget import TokenCounter, given_counter
+        from ragindex.search.context import build_context
+        from ragindex.search.surroundings import Surroundings
+
+        if tokenizer is None:
+            counter = TokenCounter(self.encoder.tokenizer.count, "encoder")
+        else:
+            counter = given_counter(tokenizer)
+        around = Surroundings(self._catalog, self._collection_id)
+        return build_context(
+            hits, tokens=tokens, counter=counter, around=around, neighbours=neighbours, section=section
+        )
+
+    def passage(self, place: int | str, *, neighbours: int = 0, section: bool = False) -> Hit:
+        """A part of a document, as a hit of no query: a chunk by its id, or what a citation names ("docs/a.md",
+        "docs/a.md:12-30", "docs/a.pdf, page 4", "docs/a.md#char=120,560"). neighbours and section widen it as
+        `context` does. Raises UsageError when there is none.
+        """
+        from ragindex.search.surroundings import Surroundings
+
+        around = Surroundings(self._catalog, self._collection_id)
+        hit = around.chunk(place) if isinstance(place, int) else around.cited(place)
+        whole = around.section(hit, most=_LONGEST_SECTION) if section else None
+        return whole or (around.neighbours(hit, neighbours) if neighbours else hit)
 
     def why_not(
         self,
@@ -252,6 +313,10 @@ class Index:
     def documents(self) -> list[dict[str, Any]]:
         """Every document by path; JSON-ready."""
         return describing.documents(self._catalog, self._collection_id)
+
+    def text(self, path: str) -> str:
+        """The whole text of a document, by its path in the index. Raises UsageError when there is none."""
+        return self._catalog.document_text(self._collection_id, path)
 
     def iter_documents(self) -> Iterator[Document]:
         """Every document by path with its text, out of the catalogue; see `Catalog.iter_documents` for what of its
@@ -288,14 +353,18 @@ class Index:
             self._serving.indexes().rebuild()
         return self.verify()
 
-    def compact(self, *, forget_previous: bool = False) -> dict[str, Any]:
+    def compact(self, *, forget_previous: bool = False, dense: str | None = None) -> dict[str, Any]:
         """Drop vectors that no chunk uses, and all but those of the encoder that serves and the one before it, with
         the copies of their encoders; give space back, make the snapshots again.
 
-        forget_previous: drop the one before too; there is no rollback then. Sizes are bytes of the store, "forgotten"
-        is the name of the encoder that was given up, or None.
+        forget_previous: drop the one before too; there is no rollback then. dense: keep the vectors of this collection
+        in this scheme from now on, "auto" or one of `ragindex.store.schemes.SCHEMES`; nothing is embedded. Sizes are
+        bytes of the store, "forgotten" is the name of the encoder that was given up, or None; "dense": as in `status`.
+        Raises UsageError for a scheme that there is not, or that contradicts the settings.
         """
+        self._storing.plan(dense)  # a scheme that cannot be is refused before anything happens
         with PromotionLease(self.store, command="compact"), WriterLease(self.store, command="compact"):
+            self._storing.remember(dense)
             before = describing.bytes_below(self.store)
             forgotten = self._promoter.forget() if forget_previous else None
             removed = self._promoter.sweep()
@@ -306,6 +375,7 @@ class Index:
             "forgotten": forgotten,
             "bytes_before": before,
             "bytes_after": describing.bytes_below(self.store),
+            "dense": describing.dense(self._catalog, self._collection_id, self._serving.indexes().status()),
         }
 
     def promote(

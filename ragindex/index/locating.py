@@ -13,14 +13,16 @@ from ragindex.errors import EncoderError, StoreError
 
 if TYPE_CHECKING:
     from ragindex.encoder import Encoder
+    from ragindex.encoder.brought import BroughtEncoder
 
-__all__ = ["delete_copies", "holds", "is_copy", "keep", "load", "located", "locator_of"]
+__all__ = ["delete_copies", "holds", "is_brought", "is_copy", "keep", "load", "located", "locator_of", "shown"]
 
 _FOLDER = "encoders"
+_BROUGHT = "brought:"  # as `ragindex.encoder.brought` begins its names; a query need not import that room
 _INSIDE = "./"  # no name and no hub id begins like this, and the directory that a user gives is made absolute
 
 
-def locator_of(encoder: Encoder, store: Path) -> str:
+def locator_of(encoder: Encoder | BroughtEncoder, store: Path) -> str:
     """How to find an encoder again: its name or hub id, or its directory, relative if it lies in the store."""
     given = Path(encoder.name).expanduser()
     if encoder.name == "bundled" or not given.is_dir():
@@ -39,10 +41,25 @@ def is_copy(locator: str) -> bool:
     return locator.startswith(f"{_INSIDE}{_FOLDER}/")
 
 
+def is_brought(name: str) -> bool:
+    """Whether only the program that brought the encoder can find it."""
+    return name.startswith(_BROUGHT)
+
+
+def shown(name: str) -> str:
+    """A name as people know it."""
+    return name.removeprefix(_BROUGHT)
+
+
 def load(name: str, dimensions: int) -> Encoder:
     """The encoder of a store whose vectors are this long: where they were cut, so is the encoder."""
     from ragindex.encoder import Encoder
 
+    if is_brought(name):
+        raise EncoderError(
+            f"Its vectors were made by {shown(name)!r}, which a program brought: open it with that "
+            "embedding, or search with the mode 'lexical'."
+        )
     encoder = Encoder.load(name)
     return Encoder.load(name, dimensions=dimensions) if dimensions < encoder.dimensions else encoder
 

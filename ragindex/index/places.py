@@ -93,7 +93,7 @@ class Places:
 
     def expectation(self, expect: str) -> Expectation:
         """What `why_not` is to look for: "path" or "path:line"."""
-        from ragindex.ingest.plan import MEMORY
+        from ragindex.ingest.plan import FILELESS
         from ragindex.search.why_not import Expectation
 
         path, line = _split_line(expect)
@@ -101,7 +101,7 @@ class Places:
         state = self._catalog.file_states(self._collection, name).get(name)
         return Expectation(
             name=name,
-            file=None if state is not None and state.loader == MEMORY else self._absolute(path),
+            file=None if state is not None and state.loader in FILELESS else self._absolute(path),
             line=line,
             roots=tuple((self.base / root).resolve() for root in self._catalog.roots(self._collection)),
             include=self._settings.include,

@@ -16,7 +16,10 @@ from ragindex.store.rows import EncoderRow
 from ragindex.store.snapshot import LiveIndexes
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from ragindex.encoder import Encoder
+    from ragindex.encoder.brought import BroughtEncoder
     from ragindex.search import Engine
 
 __all__ = ["Generation", "Serving", "check_room"]
@@ -26,7 +29,8 @@ class Generation:
     """An encoder, the indexes over its vectors and the engine that asks both. Thread-safe.
 
     A query ends with the generation that it began with, so that no query vector meets the document vectors of another
-    encoder. `row` is None as long as the store has no encoder; `encoder` is loaded when it is first needed.
+    encoder. `row` is None as long as the store has no encoder; it is loaded when `embedder` or `encoder` is first
+    needed.
     """
 
     def __init__(
@@ -36,8 +40,8 @@ class Generation:
         *,
         row: EncoderRow | None,
         live: LiveIndexes,
-        load: Callable[[EncoderRow | None], Encoder],
-        encoder: Encoder | None = None,
+        load: Callable[[EncoderRow | None], Encoder | BroughtEncoder],
+        encoder: Encoder | BroughtEncoder | None = None,
     ) -> None:
         self.row = row
         self.live = live
@@ -49,12 +53,25 @@ class Generation:
         self._engine: Engine | None = None
 
     @property
-    def encoder(self) -> Encoder:
-        """Raises EncoderError when it cannot be loaded, EncoderMismatchError when it is not the one of `row`."""
+    def embedder(self) -> Encoder | BroughtEncoder:
+        """What makes the vectors. Raises EncoderError when it cannot be loaded, EncoderMismatchError when it is not the
+        one of `row`.
+        """
         with self._lock:
             if self.loaded is None:
                 self.loaded = self._load(self.row)
             return self.loaded
+
+    @property
+    def encoder(self) -> Encoder:
+        """As `embedder`; raises UsageError where that is one that a program brought."""
+        embedder = self.embedder
+        if _is_brought(embedder):
+            raise UsageError(
+                "The vectors of this store come from an embedding that a program brought, which cannot cut files, "
+                "count tokens or be saved; it takes records alone."
+            )
+        return embedder
 
     @property
     def engine(self) -> Engine:
@@ -63,7 +80,7 @@ class Generation:
 
         with self._lock:
             if self._engine is None:
-                self._engine = Engine(self._catalog, self.live, self._collection, lambda: self.encoder)
+                self._engine = Engine(self._catalog, self.live, self._collection, lambda: self.embedder)
             return self._engine
 
 
@@ -73,7 +90,9 @@ class Serving:
     wanted: the encoder that the user named, or None for the store's own choice; default: that of a new store.
     """
 
-    def __init__(self, catalog: Catalog, collection: int, *, wanted: str | Encoder | None, default: str) -> None:
+    def __init__(
+        self, catalog: Catalog, collection: int, *, wanted: str | Encoder | BroughtEncoder | None, default: str
+    ) -> None:
         self._catalog = catalog
         self._collection = collection
         self._store = catalog.directory.resolve()
@@ -82,7 +101,9 @@ class Serving:
         self._lock = threading.RLock()
         self._coming: Generation | None = None
         row = catalog.encoder()
-        self._generation = self._made(row, self._indexes(row), None if isinstance(wanted, str) else wanted)
+        # One that a program brought is asked for vectors before it is known; that waits until one is needed.
+        loaded = None if wanted is None or isinstance(wanted, str) or _is_brought(wanted) else wanted
+        self._generation = self._made(row, self._indexes(row), loaded)
 
     def current(self) -> Generation:
         """The generation of the encoder that is active in the catalogue.
@@ -108,23 +129,30 @@ class Serving:
             return live if row is None else live.under(row)
 
     def check(self) -> None:
-        """Load the encoder that the user named; raise EncoderMismatchError when the store has another one."""
+        """Load the encoder that the user named; raise EncoderMismatchError when the store has another one. One that a
+        program brought is checked when it is first asked.
+        """
         generation = self.current()
-        if generation.row is not None:
-            self._check(generation.encoder, generation.row)
+        if generation.row is not None and not _is_brought(self._wanted):
+            self._check(generation.embedder, generation.row)
 
     def for_writing(self, chunking: Chunking) -> Generation:
         """Under the lease: the generation that a writer adds to. The first writer's encoder becomes the store's."""
         generation = self.current()
-        encoder = generation.encoder
-        check_room(encoder, chunking)
+        check_room(generation.encoder, chunking)
+        return self.for_records()
+
+    def for_records(self) -> Generation:
+        """As `for_writing`, where nothing is cut."""
+        generation = self.current()
         if generation.row is None:
-            self.register(encoder)
-            self._catalog.activate_encoder(encoder.fingerprint, note="first encoder of the store")
+            embedder = generation.embedder
+            self.register(embedder)
+            self._catalog.activate_encoder(embedder.fingerprint, note="first encoder of the store")
             generation = self.current()
         return generation
 
-    def register(self, encoder: Encoder) -> EncoderRow:
+    def register(self, encoder: Encoder | BroughtEncoder) -> EncoderRow:
         """Make an encoder known to the store. One of which the store has a copy is found there, whatever its name."""
         locator = locating.locator_of(encoder, self._store)
         known = next((row for row in self._catalog.encoders() if row.fingerprint == encoder.fingerprint), None)
@@ -158,7 +186,7 @@ class Serving:
         with self._lock:
             self._generation.live.close()
 
-    def _made(self, row: EncoderRow | None, live: LiveIndexes, encoder: Encoder | None) -> Generation:
+    def _made(self, row: EncoderRow | None, live: LiveIndexes, encoder: Encoder | BroughtEncoder | None) -> Generation:
         return Generation(self._catalog, self._collection, row=row, live=live, load=self._load, encoder=encoder)
 
     def _successor(self, row: EncoderRow | None) -> Generation:
@@ -175,10 +203,16 @@ class Serving:
             encoder = None
         return self._made(row, old.live.under(row), encoder)
 
-    def _load(self, row: EncoderRow | None) -> Encoder:
+    def _load(self, row: EncoderRow | None) -> Encoder | BroughtEncoder:
         from ragindex.encoder import Encoder
 
         wanted = self._wanted
+        if _is_brought(wanted):
+            known = {entry.fingerprint: entry.card for entry in self._catalog.encoders()}
+            wanted.recognise(known, None if row is None else row.dimensions)
+            if row is not None:
+                self._check(wanted, row)
+            return wanted
         assert wanted is None or isinstance(wanted, str), "an encoder that was given is not loaded"
         if row is None:
             return Encoder.load(wanted or self._default)
@@ -196,10 +230,16 @@ class Serving:
             return LiveIndexes(self._catalog, self._store, self._collection, None, None)
         return LiveIndexes(self._catalog, self._store, self._collection, row.id, row.dimensions)
 
-    def _check(self, encoder: Encoder, row: EncoderRow) -> None:
+    def _check(self, encoder: Encoder | BroughtEncoder, row: EncoderRow) -> None:
         if row.fingerprint == encoder.fingerprint:
             return
         name = locating.located(row.locator, self._store)
+        if _is_brought(encoder) or locating.is_brought(name):
+            raise EncoderMismatchError(
+                f"The vectors of {self._store} were made by {locating.shown(name)!r} ({row.dimensions} values each), "
+                f"not by {locating.shown(encoder.name)!r} as it is given now; open it with what made them, or begin "
+                "another store."
+            )
         if name == encoder.name:
             raise EncoderMismatchError(
                 f"{self._store} was built with another version of the encoder {name!r}; "
@@ -210,6 +250,15 @@ class Serving:
             f"{encoder.name!r} ({encoder.fingerprint[:8]}); run `ragindex index PATH --encoder {encoder.name} "
             "--reembed` to switch to it."
         )
+
+
+def _is_brought(encoder: object) -> TypeIs[BroughtEncoder]:
+    """Whether a program brought it. Imports the encoder's room only where there is an object to ask about."""
+    if encoder is None or isinstance(encoder, str):
+        return False
+    from ragindex.encoder.brought import BroughtEncoder
+
+    return isinstance(encoder, BroughtEncoder)
 
 
 def check_room(encoder: Encoder, chunking: Chunking) -> None:

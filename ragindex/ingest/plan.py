@@ -12,13 +12,14 @@ from pathlib import Path, PurePosixPath
 from ragindex.errors import UsageError, WipeGuardError
 from ragindex.loaders import iso_seconds, walk
 from ragindex.store.catalog import Catalog
-from ragindex.store.rows import FailureState, FileState, Move
+from ragindex.store.rows import RECORD, FailureState, FileState, Move
 from ragindex.types import Failure
 
-__all__ = ["MEMORY", "Candidate", "Plan", "Scope", "document_name", "make_plan", "storable_name"]
+__all__ = ["FILELESS", "MEMORY", "Candidate", "Plan", "Scope", "document_name", "make_plan", "storable_name"]
 
 # Stands for the loader of documents that are no files; a walk neither finds nor misses them.
 MEMORY = "memory"
+FILELESS = frozenset({MEMORY, RECORD})
 # A file modified this shortly before it was checked may have changed once more within one step of the file clock.
 _RACY_NS = 2_000_000_000
 
@@ -110,7 +111,7 @@ def make_plan(catalog: Catalog, collection: int, scope: Scope) -> Plan:
     for root in scope.roots:
         prefix = _prefix(root, scope.base)
         states = catalog.file_states(collection, prefix).items()
-        known |= {name: state for name, state in states if state.loader != MEMORY and _inside(name, prefix)}
+        known |= {name: state for name, state in states if state.loader not in FILELESS and _inside(name, prefix)}
         failures |= {
             name: state for name, state in catalog.failure_states(collection, prefix).items() if _inside(name, prefix)
         }

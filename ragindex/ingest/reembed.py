@@ -11,6 +11,7 @@ from ragindex.encoder import Encoder, SpanPlan
 from ragindex.ingest.context import ChunkContext
 from ragindex.ingest.late import encode_planned, is_late_key
 from ragindex.ingest.progress import Progress
+from ragindex.ingest.records import embed_whole, is_record_key
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import EncoderRow, TextEntry
 
@@ -24,7 +25,7 @@ def embed_missing(
 
     after: the id of a chunk; it and those before it are known to have one. Only what has none is embedded, batch by
     batch, each committed by itself: an interrupted run goes on where it stopped. Chunks keep their spans: raises
-    EncoderError when one is longer than the encoder reads.
+    EncoderError when one is longer than the encoder reads; a record is read in windows, as when it came.
     """
     context = ChunkContext(encoder, budget=chunking.tokens)
     documents = _Documents(catalog, encoder, chunking)
@@ -34,14 +35,19 @@ def embed_missing(
         texts: dict[bytes, str] = {}
         titles: dict[bytes, str] = {}
         places: dict[bytes, tuple[SpanPlan, int]] = {}
+        records: set[bytes] = set()
         for entry, place in documents.places(entries):
             texts[entry.vector_key] = entry.text
-            if place is None:
+            if is_record_key(entry.vector_key, entry.text):
+                records.add(entry.vector_key)
+            elif place is None:
                 titles[entry.vector_key] = context.title(entry.title, entry.heading)
             else:
                 places[entry.vector_key] = place
         fresh = _embed(encoder, {key: (texts[key], title) for key, title in titles.items()})
         fresh.update(encode_planned(encoder, places))
+        whole = embed_whole(encoder, [texts[key] for key in records]).astype(np.float16)
+        fresh.update(zip(records, whole, strict=True))
         catalog.add_vectors(row.id, fresh)
         embedded += len(fresh)
         progress.advance(chunks=len(fresh), tokens=sum(encoder.tokenizer.count(text) for text in texts.values()))

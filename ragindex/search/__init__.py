@@ -1,6 +1,5 @@
 """The query engine and what it is made of."""
 
-from ragindex.search.context import render_context
 from ragindex.search.engine import Engine, Request
 
-__all__ = ["Engine", "Request", "render_context"]
+__all__ = ["Engine", "Request"]

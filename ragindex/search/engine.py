@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,23 +15,28 @@ from ragindex.search.diversity import diversified
 from ragindex.search.documents import ranked_documents
 from ragindex.search.fusion import HEAD, fuse
 from ragindex.search.merging import Candidate, merge
+from ragindex.search.query_vectors import QueryVectors
 from ragindex.store.catalog import Catalog
-from ragindex.store.rows import ChunkRow, Float32Array, IdArray
+from ragindex.store.rows import BESIDE, ChunkRow, Float32Array, IdArray
 from ragindex.store.snapshot import LiveIndexes
 from ragindex.store.vector_index import Scored
 from ragindex.types import Explanation, Hit, Mode, Scores
 
 if TYPE_CHECKING:
     from ragindex.encoder import Encoder
+    from ragindex.encoder.brought import BroughtEncoder
 
-__all__ = ["Engine", "Ranking", "Request"]
+__all__ = ["Engine", "Ranking", "Request", "hit_of"]
 
 _EMPTY = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A query and how to answer it. instruction: None is the encoder's default; filter: None is everything."""
+    """A query and how to answer it. instruction: None is the encoder's default; filter: None is everything; vector:
+    the query's, of any length but zero, where the caller made it; share: what the dense list weighs in hybrid search,
+    None: by its evidence.
+    """
 
     query: str
     k: int = 10
@@ -40,14 +45,18 @@ class Request:
     filter: Filter | None = None
     diversity: float = 0.0
     explain: bool = False
+    vector: Float32Array | None = field(default=None, compare=False)
+    share: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.query.strip():
+        if not self.query.strip() and (self.vector is None or self.mode != "dense"):
             raise UsageError("The query is empty; say what you are looking for.")
         if self.k < 1:
             raise UsageError(f"k is {self.k}; it must be at least 1.")
         if self.mode not in ("hybrid", "dense", "lexical"):
             raise UsageError(f"Unknown mode {self.mode!r}; choose hybrid, dense or lexical.")
+        if self.share is not None and not 0.0 <= self.share <= 1.0:
+            raise UsageError(f"The share of dense search is {self.share}; it must lie between 0 and 1.")
         if not 0.0 <= self.diversity <= 1.0:
             raise UsageError(f"diversity is {self.diversity}; it must lie between 0 and 1.")
 
@@ -69,12 +78,18 @@ class Engine:
     `encoder` is called when a query vector is first needed, so that a lexical query loads no encoder.
     """
 
-    def __init__(self, catalog: Catalog, live: LiveIndexes, collection: int, encoder: Callable[[], Encoder]) -> None:
+    def __init__(
+        self, catalog: Catalog, live: LiveIndexes, collection: int, encoder: Callable[[], Encoder | BroughtEncoder]
+    ) -> None:
         self._catalog = catalog
         self._live = live
         self._collection = collection
         self._encoder = encoder
-        self._vector = lru_cache(maxsize=256)(self._query_vector)
+        self._vector = QueryVectors(encoder)
+
+    def prepare(self, queries: Sequence[str], instruction: str | None) -> None:
+        """Encode queries as one batch ahead of their searches. Raises UsageError for too long an instruction."""
+        self._vector.prepare(queries, instruction)
 
     def search(self, request: Request) -> list[Hit]:
         """The hits of a request, best first: k of them whenever k distinct passages exist."""
@@ -85,7 +100,7 @@ class Engine:
             if len(pool) >= request.k or max(len(ranking.dense.ids), len(ranking.lexical.ids)) < depth:
                 break
             depth *= 8  # hundreds of copies of a few texts were folded into fewer than k hits
-        if request.diversity > 0:
+        if request.diversity > 0 and pool:
             vectors = self._vectors([item.row.chunk_id for item in pool])
             scores = np.array([item.score for item in pool], dtype=np.float32)
             picks = diversified(scores, vectors, diversity=request.diversity, count=request.k)
@@ -93,6 +108,51 @@ class Engine:
         else:
             chosen = pool
         return self._hits(request, ranking, chosen)
+
+    def passages(self, request: Request, *, pool: int) -> list[Candidate]:
+        """The k best chunks, best first, each for itself: nothing is folded away. With diversity, chosen among the
+        `pool` best by maximal marginal relevance of cosines.
+        """
+        wanted = max(request.k, pool) if request.diversity > 0 else request.k
+        ranking = self.rank(request, depth=max(HEAD, 10 * wanted))
+        chosen = list(islice(self._candidates(ranking, page=wanted), wanted))
+        if request.diversity > 0 and chosen:
+            vectors = self._vectors([item.row.chunk_id for item in chosen])
+            cosines = vectors @ self._asked(request)
+            picks = diversified(cosines, vectors, diversity=request.diversity, count=request.k, scaled=False)
+            chosen = [chosen[index] for index in picks]
+        return chosen
+
+    def _dense(self, vector: Float32Array, depth: int, allowed: IdArray | None) -> Scored:
+        """The `depth` nearest chunks without those whose vectors are nothing but zeros: records without a vector."""
+        wanted = depth
+        while True:
+            found = self._live.dense().search(vector, wanted, allowed)
+            ids, scores = found
+            doubtful = scores == 0
+            if doubtful.any() and self._live.encoder is not None:
+                held = self._catalog.present_vectors(self._live.encoder.id, ids[doubtful])
+                void = held.ids[~held.vectors.any(axis=1)]
+                kept = ~(doubtful & np.isin(ids, void))
+                ids, scores = ids[kept][:depth], scores[kept][:depth]
+            if len(ids) >= depth or len(found.ids) < wanted:
+                return Scored(ids, scores)
+            wanted *= 4
+
+    def _asked(self, request: Request) -> Float32Array:
+        """The unit vector of the query. Raises UsageError for one of another length than the store's."""
+        if request.vector is None:
+            return self._vector(request.query, request.instruction)
+        vector = np.asarray(request.vector, np.float32)
+        row = self._live.encoder
+        if row is not None and vector.shape != (row.dimensions,):
+            raise UsageError(
+                f"The query's vector has the shape {vector.shape}; the store's have {row.dimensions} values."
+            )
+        length = float(np.linalg.norm(vector))
+        if not 0 < length < np.inf:
+            raise UsageError("The query's vector must be of finite numbers that are not all zero.")
+        return vector / np.float32(length)
 
     def rank(self, request: Request, *, depth: int) -> Ranking:
         """The fused ranking of chunks; each retriever contributes its `depth` best."""
@@ -105,12 +165,13 @@ class Engine:
             texts = self._live.lexical()
             lexical, ceiling = texts.search(request.query, depth, allowed), texts.ceiling(request.query)
         if request.mode != "lexical":
-            vector = self._vector(request.query, request.instruction)
-            dense = self._live.dense().search(vector, depth, allowed)
+            dense = self._dense(self._asked(request), depth, allowed)
         if request.mode != "hybrid":
             only = dense if request.mode == "dense" else lexical
             return Ranking(only.ids, only.scores, dense, lexical, float(request.mode == "dense"))
-        fused = fuse(dense, lexical, ceiling=ceiling, depth=depth, trust=self._encoder().config.trust)
+        fused = fuse(
+            dense, lexical, ceiling=ceiling, depth=depth, trust=self._encoder().config.trust, share=request.share
+        )
         return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight)
 
     def rank_documents(self, request: Request) -> list[str]:
@@ -120,26 +181,6 @@ class Engine:
         scores = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
         scored = [(row.path, scores[row.chunk_id]) for row in rows]
         return ranked_documents(scored, additive=request.mode == "lexical")[: request.k]
-
-    def _query_vector(self, query: str, instruction: str | None) -> Float32Array:
-        """Unit vector (d,). A query longer than the encoder reads is cut into windows and their vectors are
-        averaged.
-        """
-        encoder = self._encoder()
-        prompted = encoder.config.prompts.for_query("", instruction).text
-        room = encoder.max_tokens - encoder.tokenizer.count(prompted) - encoder.tokenizer.specials - 2
-        if room < 8:
-            raise UsageError(
-                f"The instruction is too long for this encoder of {encoder.max_tokens} tokens; shorten it."
-            )
-        offsets = encoder.tokenizer.offsets(query)
-        if len(offsets) <= room:
-            windows = [query]
-        else:
-            starts = range(0, len(offsets), room)
-            windows = [query[offsets[start][0] : offsets[min(start + room, len(offsets)) - 1][1]] for start in starts]
-        vector = encoder.encode_queries(windows, instruction=instruction).mean(axis=0)
-        return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), dtype=np.float32)
 
     def _folded(self, ranking: Ranking, limit: int) -> list[Candidate]:
         return merge(self._candidates(ranking, page=limit + max(6, limit // 2)), limit)
@@ -172,7 +213,7 @@ class Engine:
         for rank, item in enumerate(chosen, 1):
             chunk_id = item.row.chunk_id
             fused = item.score if request.mode == "hybrid" else None
-            hit = _hit(item.row, rank, item.score, Scores(dense.get(chunk_id), lexical.get(chunk_id), fused))
+            hit = hit_of(item.row, rank, item.score, Scores(dense.get(chunk_id), lexical.get(chunk_id), fused))
             hits.append(replace(hit, explanation=self._explain(request, ranking, item)) if request.explain else hit)
         return hits
 
@@ -181,7 +222,7 @@ class Engine:
         known = dict(zip(ranking.dense.ids.tolist(), ranking.dense.scores.tolist(), strict=True))
         missing = [item.row.chunk_id for item in chosen if item.row.chunk_id not in known]
         if request.mode == "hybrid" and missing:
-            cosines = self._vectors(missing) @ self._vector(request.query, request.instruction)
+            cosines = self._vectors(missing) @ self._asked(request)
             known.update(zip(missing, cosines.tolist(), strict=True))
         return known
 
@@ -214,7 +255,8 @@ def _rank_in(result: Scored, chunk_id: int) -> int | None:
     return int(places[0]) + 1 if len(places) else None
 
 
-def _hit(row: ChunkRow, rank: int, score: float, scores: Scores) -> Hit:
+def hit_of(row: ChunkRow, rank: int, score: float, scores: Scores) -> Hit:
+    """A chunk as a hit."""
     return Hit(
         rank=rank,
         score=score,
@@ -229,5 +271,5 @@ def _hit(row: ChunkRow, rank: int, score: float, scores: Scores) -> Hit:
         char_end=row.end,
         chunk_id=row.chunk_id,
         text=row.text,
-        metadata=row.metadata,
+        metadata={key: value for key, value in row.metadata.items() if key != BESIDE},
     )

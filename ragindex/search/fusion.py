@@ -37,18 +37,27 @@ class Fused(NamedTuple):
     dense_weight: float
 
 
-def fuse(dense: Scored, lexical: Scored, *, ceiling: float, depth: int = HEAD, trust: float = 1.0) -> Fused:
+def fuse(
+    dense: Scored,
+    lexical: Scored,
+    *,
+    ceiling: float,
+    depth: int = HEAD,
+    trust: float = 1.0,
+    share: float | None = None,
+) -> Fused:
     """Fuse two lists, each best first and cut at `depth`.
 
     A candidate that a list lacks counts there as that list's worst, or as 0 where the lexical list is complete: it
     shares no word with the query. `trust` multiplies the evidence of the dense list; it is a property of the encoder,
-    measured.
+    measured. `share`: the weight of the dense list, in place of what the evidence says.
     """
     if not len(dense.ids) or not len(lexical.ids):
         only, weight = (dense, 1.0) if len(dense.ids) else (lexical, 0.0)
         return Fused(only.ids, only.scores, weight)
     coverage = min(1.0, float(lexical.scores[0]) / (_FULL * ceiling)) if ceiling > 0 else 1.0
-    weight = _share(trust * evidence(dense.scores), coverage**2 * evidence(lexical.scores))
+    told = _share(trust * evidence(dense.scores), coverage**2 * evidence(lexical.scores))
+    weight = told if share is None else share
     both = np.sort(np.concatenate([dense.ids, lexical.ids]))
     ids = both[np.append(True, both[1:] != both[:-1])]  # np.union1d would import numpy.ma, a tenth of a cold query
     unmatched = 0.0 if len(lexical.ids) < depth else float(lexical.scores[-1])

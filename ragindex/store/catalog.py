@@ -15,6 +15,7 @@ from types import TracebackType
 from ragindex.errors import StoreError, UsageError
 from ragindex.store.database import FILE_NAME, HEAD, Database
 from ragindex.store.feeding import Feeding
+from ragindex.store.finding import Finding
 from ragindex.store.reading import Reading
 from ragindex.store.recovering import Recovering
 from ragindex.store.registry import Registry
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 
-class Catalog(Registry, Reading, Feeding, Recovering):
+class Catalog(Registry, Reading, Finding, Feeding, Recovering):
     """An open store; `directory` is the store's (`.ragindex`). Use `Catalog.open`, and close it or use it in a
     `with`.
     """

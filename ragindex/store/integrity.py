@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy import Connection, LargeBinary, Row, select, type_coerce
 
 from ragindex.store.registry import ACTIVE_ENCODER
+from ragindex.store.rows import RECORD
 from ragindex.store.schema import ChunkModel, DocumentModel, DocumentTextModel, EncoderModel, SettingModel, VectorModel
 
 __all__ = ["problems"]
@@ -72,10 +73,12 @@ def _vectors(connection: Connection) -> Iterator[str]:
     size = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
     dimensions = connection.execute(size).scalar_one_or_none() or 0
     match = (VectorModel.key == ChunkModel.vector_key) & (VectorModel.encoder_id == encoder_id)
-    query = select(ChunkModel.id, DocumentModel.path, type_coerce(VectorModel.data, LargeBinary))
+    columns = (ChunkModel.id, DocumentModel.path, DocumentModel.loader, type_coerce(VectorModel.data, LargeBinary))
+    query = select(*columns)
     query = query.join(DocumentModel, DocumentModel.id == ChunkModel.document_id).outerjoin(VectorModel, match)
-    for chunk_id, path, data in connection.execute(query.execution_options(yield_per=4096)):
-        fault = _fault(data, dimensions)
+    for chunk_id, path, loader, data in connection.execute(query.execution_options(yield_per=4096)):
+        # Nothing but zeros stands for a record without a vector.
+        fault = "" if loader == RECORD and data == bytes(2 * dimensions) else _fault(data, dimensions)
         if fault:
             yield f"Chunk {chunk_id} of {path!r} {fault}."
 

@@ -15,12 +15,12 @@ from ragindex.store.filter_sql import Condition, condition, needs_chunks
 from ragindex.store.registry import ACTIVE_ENCODER, json_value
 from ragindex.store.rows import ChunkRow, Counts, DocumentRow, FailureRow, FailureState, FileState, IdArray
 
-__all__ = ["Reading", "listed", "unpacked"]
+__all__ = ["CHUNKS", "Reading", "as_chunk", "listed", "unpacked"]
 
 _PARAMETERS = 500  # per statement, where values are bytes and cannot travel as one JSON list
-_CHUNKS = (
+CHUNKS = (
     'SELECT chunks.id, document_id, path, title, heading, page, line_start, line_end, start, chunks."end", text, '
-    "metadata, ordinal, tokens FROM chunks JOIN documents ON documents.id = chunks.document_id"
+    "metadata, ordinal, tokens, loader FROM chunks JOIN documents ON documents.id = chunks.document_id"
 )
 
 
@@ -65,9 +65,9 @@ class Reading:
     def hits(self, chunk_ids: Sequence[int] | IdArray) -> list[ChunkRow]:
         """The chunks in the order asked for; ones that were removed meanwhile are left out."""
         wanted = [int(chunk_id) for chunk_id in chunk_ids]
-        query = f"{_CHUNKS} WHERE chunks.id IN (SELECT value FROM json_each(?))"
+        query = f"{CHUNKS} WHERE chunks.id IN (SELECT value FROM json_each(?))"
         with self._database.snapshot() as connection:
-            found = {row[0]: _chunk(row) for row in connection.execute(query, (listed(wanted),))}
+            found = {row[0]: as_chunk(row) for row in connection.execute(query, (listed(wanted),))}
         return [found[chunk_id] for chunk_id in wanted if chunk_id in found]
 
     def allowed(self, collection: int, filter: Filter | None) -> IdArray | None:  # noqa: A002
@@ -121,20 +121,20 @@ class Reading:
 
     def chunks_of(self, collection: int, path: str) -> list[ChunkRow]:
         """The chunks of a document in order; empty when there is no such document."""
-        query = f"{_CHUNKS} WHERE documents.collection_id = ? AND path = ? ORDER BY ordinal"
+        query = f"{CHUNKS} WHERE documents.collection_id = ? AND path = ? ORDER BY ordinal"
         with self._database.snapshot() as connection:
-            return [_chunk(row) for row in connection.execute(query, (collection, path))]
+            return [as_chunk(row) for row in connection.execute(query, (collection, path))]
 
     def neighbours(self, chunk_id: int, before: int, after: int) -> list[ChunkRow]:
         """The chunk with up to `before` chunks above it and `after` below it in its document, in order."""
         place = "SELECT document_id, ordinal FROM chunks WHERE id = ?"
-        query = f"{_CHUNKS} WHERE document_id = ? AND ordinal BETWEEN ? AND ? ORDER BY ordinal"
+        query = f"{CHUNKS} WHERE document_id = ? AND ordinal BETWEEN ? AND ? ORDER BY ordinal"
         with self._database.snapshot() as connection:
             row = connection.execute(place, (chunk_id,)).fetchone()
             if row is None:
                 return []
             span = (row[0], row[1] - before, row[1] + after)
-            return [_chunk(row) for row in connection.execute(query, span)]
+            return [as_chunk(row) for row in connection.execute(query, span)]
 
     def failures(self, collection: int) -> list[FailureRow]:
         """The files that could not be indexed, by path."""
@@ -184,7 +184,8 @@ def _document(row: tuple[Any, ...]) -> DocumentRow:
     return DocumentRow(*values)
 
 
-def _chunk(row: tuple[Any, ...]) -> ChunkRow:
+def as_chunk(row: tuple[Any, ...]) -> ChunkRow:
+    """The row that a statement beginning with `CHUNKS` gives."""
     values = list(row)
     values[4], values[11] = tuple(json_value(values[4])), json_value(values[11])
     return ChunkRow(*values)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "BESIDE",
+    "RECORD",
     "Activation",
     "Batch",
     "Changes",
@@ -34,6 +36,9 @@ __all__ = [
     "TextEntry",
     "VectorBatch",
 ]
+
+RECORD = "record"  # stands for the loader of a document that is a record of another program
+BESIDE = "_ragindex"  # the key in a record's metadata under which lies what is nobody's metadata
 
 if TYPE_CHECKING:
     IdArray = npt.NDArray[np.int64]
@@ -213,7 +218,7 @@ class DocumentSpans:
 
 @dataclass(frozen=True, slots=True)
 class ChunkRow:
-    """A chunk with what is needed to show and cite it; `metadata` is the document's."""
+    """A chunk with what is needed to show and cite it; `metadata` and `loader` are the document's."""
 
     chunk_id: int
     document_id: int
@@ -229,6 +234,7 @@ class ChunkRow:
     metadata: Mapping[str, Any]
     ordinal: int
     tokens: int
+    loader: str = ""
 
 
 @dataclass(frozen=True, slots=True)
