@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,9 +61,11 @@ def storage(
     names = [name.strip() for name in schemes.split(",") if name.strip()] if schemes is not None else []
     if schemes is not None and not names:
         raise UsageError("--schemes names none.")
+    file = (output or Path()) / _PICTURE
     with open_index(ctx, collection=collection) as index:
+        _make_room(file)
         report = measure_storage(index, schemes=names, queries=queries, watch=TerminalWatch())
-    picture = _draw(report, (output or Path()) / _PICTURE)
+    picture = _draw(report, file)
     if as_json:
         emit_json(asdict(report) | {"picture": None if picture is None else str(picture)})
     else:
@@ -71,19 +74,33 @@ def storage(
             emit(f"Drawn into {one_line(str(picture))}.")
 
 
+def _make_room(file: Path) -> None:
+    """Say before minutes of work that their picture could not be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise _unwritable(file, None)
+
+
 def _draw(report: StorageReport, file: Path) -> Path | None:
     """The picture, or None where there is nothing to draw with."""
     from ragindex.measure.storage_plot import plot_storage
 
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         plot_storage(report, file)
     except MissingDependencyError as error:
         note(str(error))
         return None
     except OSError as error:
-        raise UsageError(f"The picture cannot be written to {file}: {error.strerror or error}.") from error
+        raise _unwritable(file, error) from error
     return file
+
+
+def _unwritable(file: Path, error: OSError | None) -> UsageError:
+    why = "it is not allowed" if error is None else error.strerror or str(error)
+    return UsageError(f"{file} cannot be written: {why}; choose another folder with --output.")
 
 
 def _lines(report: StorageReport) -> list[str]:

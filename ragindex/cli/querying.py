@@ -38,6 +38,9 @@ _mode_option = click.option(
 @_k_option
 @_mode_option
 @instruction_option
+@click.option(
+    "--task", metavar="NAME", help="An instruction that the encoder knows by name; `encoder info` lists them."
+)
 @filter_option
 @click.option(
     "--diversity",
@@ -78,6 +81,7 @@ def query(
     k: int,
     mode: str,
     instruction: str | None,
+    task: str | None,
     filter_text: str | None,
     diversity: float,
     context_tokens: int | None,
@@ -104,6 +108,7 @@ def query(
             filter=filter_text,
             diversity=diversity,
             explain=explain,
+            task=task,
         )
         block = None
         if context_tokens is not None:
@@ -115,7 +120,7 @@ def query(
             value: dict[str, Any] = {
                 "query": text,
                 "mode": mode,
-                "instruction": _instruction(index, mode, instruction),
+                "instruction": _instruction(index, mode, instruction, task),
                 "hits": [hit_json(hit, explain=explain) for hit in hits],
             }
             emit_json(value if block is None else value | context_json(block, tokens=context_tokens))
@@ -170,11 +175,11 @@ def why_not(
         emit(why_not_lines(answer, terminal_for(sys.stdout, os.environ)))
 
 
-def _instruction(index: Index, mode: str, given: str | None) -> str | None:
+def _instruction(index: Index, mode: str, given: str | None, task: str | None) -> str | None:
     """What the encoder was told; None where no encoder was asked."""
     if mode == "lexical":
         return None
-    return index.instruction() if given is None else given
+    return index.instruction(task) if given is None else given
 
 
 def _query_text(words: tuple[str, ...]) -> str:

@@ -114,9 +114,11 @@ class BroughtEncoder:
             raise UsageError(f"The vectors of {self._label!r} have {self._dimensions} values each, not {dimensions}.")
         self._dimensions = self._dimensions or dimensions
 
-    def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
-        """Unit vectors, float32 (n, dimensions). Raises UsageError without an object, and for an instruction."""
-        if instruction:
+    def encode_queries(
+        self, texts: Sequence[str], *, instruction: str | None = None, task: str | None = None
+    ) -> np.ndarray:
+        """Unit vectors, float32 (n, dimensions). Raises UsageError without an object, for an instruction or a task."""
+        if instruction or task:
             raise UsageError("An embedding object writes its own prompts, so a query takes no instruction here.")
         embed = self._object().embed_query
         return self._unit(lambda: [embed(text) for text in texts], len(texts))

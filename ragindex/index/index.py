@@ -209,17 +209,19 @@ class Index:
         filter: str | filters.Filter | None = None,  # noqa: A002 - the field's word for it
         diversity: float = 0.0,
         explain: bool = False,
+        task: str | None = None,
     ) -> list[Hit]:
         """The best hits for a query, best first: k of them whenever k distinct passages match the filter.
 
         instruction: put before the query, never before documents; None is the encoder's default. filter: an
         expression such as "path like 'ops/%' and size < 100000". diversity: 0 ranks by score alone, towards 1 hits
-        differ more from each other. Raises UsageError for bad arguments, EncoderMismatchError when the store was
+        differ more from each other. task: an instruction that the encoder has under this name, with its examples
+        (`encoder info` lists them). Raises UsageError for bad arguments, EncoderMismatchError when the store was
         built with another encoder.
         """
         from ragindex.search import Request
 
-        request = Request(query, k, mode, instruction, _parsed(filter), diversity, explain)
+        request = Request(query, k, mode, instruction, _parsed(filter), diversity, explain, task=task)
         return self._answer(lambda engine: engine.search(request))
 
     def prepare_queries(self, queries: Sequence[str], *, instruction: str | None = None) -> None:
@@ -300,9 +302,10 @@ class Index:
             lambda engine: explain_absence(engine, self._catalog, self._collection_id, request, expected)
         )
 
-    def instruction(self) -> str:
-        """The encoder's default query instruction; empty when it has none."""
-        return self.encoder.config.prompts.instruction
+    def instruction(self, task: str | None = None) -> str:
+        """The encoder's default query instruction, or that of a task; empty when it has none."""
+        prompts = self.encoder.config.prompts
+        return prompts.instruction if task is None else prompts.task(task).instruction
 
     def status(self) -> dict[str, Any]:
         """Counts, sizes on disk, encoder card, encoders that have served, index factory, generation, pending rows;

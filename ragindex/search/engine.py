@@ -33,9 +33,9 @@ _EMPTY = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A query and how to answer it. instruction: None is the encoder's default; filter: None is everything; vector:
-    the query's, of any length but zero, where the caller made it; share: what the dense list weighs in hybrid search,
-    None: by its evidence.
+    """A query and how to answer it. instruction: None is the encoder's default; task: the name of one that the encoder
+    knows, in place of an instruction; filter: None is everything; vector: the query's, of any length but zero, where
+    the caller made it; share: what the dense list weighs in hybrid search, None: by its evidence.
     """
 
     query: str
@@ -47,6 +47,7 @@ class Request:
     explain: bool = False
     vector: Float32Array | None = field(default=None, compare=False)
     share: float | None = None
+    task: str | None = None
 
     def __post_init__(self) -> None:
         if not self.query.strip() and (self.vector is None or self.mode != "dense"):
@@ -142,7 +143,7 @@ class Engine:
     def _asked(self, request: Request) -> Float32Array:
         """The unit vector of the query. Raises UsageError for one of another length than the store's."""
         if request.vector is None:
-            return self._vector(request.query, request.instruction)
+            return self._vector(request.query, request.instruction, task=request.task)
         vector = np.asarray(request.vector, np.float32)
         row = self._live.encoder
         if row is not None and vector.shape != (row.dimensions,):

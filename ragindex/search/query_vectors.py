@@ -34,8 +34,13 @@ class QueryVectors:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str | None], Float32Array] = OrderedDict()
 
-    def __call__(self, query: str, instruction: str | None) -> Float32Array:
-        """The vector of a query. Raises UsageError for an instruction that leaves no room for it."""
+    def __call__(self, query: str, instruction: str | None, *, task: str | None = None) -> Float32Array:
+        """The vector of a query. Raises UsageError for an instruction that leaves no room for it, for a task that the
+        encoder does not know, and for one that asks the same of documents, which the store's were not.
+        """
+        if task is not None:
+            (vector,) = self._encoded([query], instruction, task=task)
+            return vector
         key = (query, instruction)
         with self._lock:
             if key in self._known:
@@ -58,21 +63,31 @@ class QueryVectors:
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 
-    def _encoded(self, queries: Sequence[str], instruction: str | None) -> list[Float32Array]:
+    def _encoded(
+        self, queries: Sequence[str], instruction: str | None, *, task: str | None = None
+    ) -> list[Float32Array]:
         """A query longer than the encoder reads is cut into windows and their vectors are averaged."""
         if not queries:
             return []
         encoder = self._encoder()
-        windows = [self._windows(encoder, query, instruction) for query in queries]
-        vectors = encoder.encode_queries([part for parts in windows for part in parts], instruction=instruction)
+        if task is not None and encoder.config.prompts.task(task).symmetric:
+            raise UsageError(
+                f"The task {task!r} prompts queries and documents alike, and the documents of a store have a prompt of "
+                "their own; choose a task for search."
+            )
+        windows = [self._windows(encoder, query, instruction, task) for query in queries]
+        parts = [part for parts in windows for part in parts]
+        vectors = encoder.encode_queries(parts, instruction=instruction, task=task)
         ends = accumulate(map(len, windows), initial=0)
         means = [vectors[start:end].mean(axis=0) for start, end in pairwise(ends)]
         return [np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32) for mean in means]
 
-    def _windows(self, encoder: Encoder | BroughtEncoder, query: str, instruction: str | None) -> list[str]:
+    def _windows(
+        self, encoder: Encoder | BroughtEncoder, query: str, instruction: str | None, task: str | None
+    ) -> list[str]:
         if encoder.tokenizer is None:
             return [query]
-        prompted = encoder.config.prompts.for_query("", instruction).text
+        prompted = encoder.config.prompts.for_query("", instruction, task=task).text
         room = encoder.max_tokens - encoder.tokenizer.count(prompted) - encoder.tokenizer.specials - 2
         if room < _LEAST:
             raise UsageError(
