@@ -26,7 +26,8 @@ HEAVY = (
     "watchfiles",
 )
 COMMANDS = (
-    "demo index remove query why-not status list failures verify repair compact db eval train encoder".split()  # noqa: SIM905
+    *("demo", "index", "remove", "query", "why-not", "serve", "mcp", "status", "list", "failures", "verify"),
+    *("repair", "compact", "db", "eval", "bench", "train", "encoder"),
 )
 
 
