@@ -1,8 +1,8 @@
 """Frozen settings, parsed once: defaults < `ragindex.toml` < environment < flags.
 
 `ragindex.toml` lies next to the store (in the folder that holds `.ragindex/`); its keys are the field names below,
-the limits in a `[limits]` table. Environment variables are `RAGINDEX_` + the upper-case field name
-(`RAGINDEX_LIMITS_SECONDS` for a limit).
+the limits in a `[limits]` table and how vectors are kept in an `[index]` table. Environment variables are
+`RAGINDEX_` + the upper-case field name (`RAGINDEX_LIMITS_SECONDS` for a limit, `RAGINDEX_INDEX_DENSE`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 
 from ragindex.errors import UsageError
 
-__all__ = ["Chunking", "Limits", "Settings", "load_settings"]
+__all__ = ["DENSE_INDEXES", "Chunking", "Limits", "Settings", "Storage", "load_settings"]
+
+DENSE_INDEXES = ("auto", "flat", "ivf-fp16", "ivf-sq8", "hnsw", "rabitq", "pca-float8", "binary")
 
 _MEBIBYTE = 1 << 20
 _SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -62,6 +64,22 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """How vectors are kept for search; None leaves a store as it is.
+
+    dense: one of `DENSE_INDEXES`; memory_mb: what the vectors of one collection may take in memory where "auto"
+    chooses, in megabytes; 0 is no limit.
+    """
+
+    dense: str | None = None
+    memory_mb: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dense is not None and self.dense not in DENSE_INDEXES:
+            raise UsageError(f"There is no dense index {self.dense!r}; choose one of {', '.join(DENSE_INDEXES)}.")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a user may set that is not part of a single request.
 
@@ -77,6 +95,7 @@ class Settings:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    index: Storage = field(default_factory=Storage)
 
     def __post_init__(self) -> None:
         self.chunking()  # an impossible pair is refused at once, not when the store is open
@@ -87,6 +106,9 @@ class Settings:
         tokens = begun.tokens if self.chunk_tokens is None else self.chunk_tokens
         overlap = min(begun.overlap, tokens // 8) if self.overlap is None else self.overlap
         return Chunking(tokens, overlap, begun.late if self.late_chunking is None else self.late_chunking)
+
+
+_TABLES: Mapping[str, type[Limits | Storage]] = {"limits": Limits, "index": Storage}
 
 
 def load_settings(folder: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -108,17 +130,18 @@ def load_settings(folder: Path, environment: Mapping[str, str], overrides: Mappi
 
 
 def _merge(settings: Settings, table: Mapping[str, Any], origin: str) -> Settings:
-    limits = settings.limits
     values = dict(table)
-    if "limits" in values:
-        limits = replace(limits, **_checked(Limits, values.pop("limits"), f"[limits] of {origin}"))
-    return replace(settings, limits=limits, **_checked(Settings, values, origin))
+    inner: dict[str, Any] = {}
+    for name, kind in _TABLES.items():
+        if name in values:
+            inner[name] = replace(getattr(settings, name), **_checked(kind, values.pop(name), f"[{name}] of {origin}"))
+    return replace(settings, **inner, **_checked(Settings, values, origin))
 
 
-def _checked(kind: type[Limits] | type[Settings], table: Any, origin: str) -> dict[str, Any]:
+def _checked(kind: type[Limits | Storage | Settings], table: Any, origin: str) -> dict[str, Any]:
     if not isinstance(table, Mapping):
         raise UsageError(f"{origin} must be a table.")
-    known = {entry.name: entry for entry in fields(kind) if entry.name != "limits"}
+    known = {entry.name: entry for entry in fields(kind) if entry.name not in _TABLES}
     result: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
@@ -128,7 +151,7 @@ def _checked(kind: type[Limits] | type[Settings], table: Any, origin: str) -> di
             if not (isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)):
                 raise UsageError(f"{origin}: {key} must be a list of strings.")
             result[key] = tuple(value)
-        elif wanted == "str":
+        elif wanted.startswith("str"):
             if not isinstance(value, str):
                 raise UsageError(f"{origin}: {key} must be a string.")
             result[key] = value
@@ -146,23 +169,25 @@ def _checked(kind: type[Limits] | type[Settings], table: Any, origin: str) -> di
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    for kind, prefix, target in ((Settings, "RAGINDEX_", table), (Limits, "RAGINDEX_LIMITS_", limits)):
-        for entry in fields(kind):
-            raw = environment.get(prefix + entry.name.upper())
-            if raw is None or entry.name == "limits":
-                continue
-            target[entry.name] = _parse(raw, str(entry.type), prefix + entry.name.upper())
-    if limits:
-        table["limits"] = limits
-    return table
+    table = _variables(Settings, "RAGINDEX_", environment)
+    inner = {name: _variables(kind, f"RAGINDEX_{name.upper()}_", environment) for name, kind in _TABLES.items()}
+    return table | {name: values for name, values in inner.items() if values}
+
+
+def _variables(kind: type[Limits | Storage | Settings], prefix: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {entry.name: prefix + entry.name.upper() for entry in fields(kind) if entry.name not in _TABLES}
+    types = {entry.name: str(entry.type) for entry in fields(kind)}
+    return {
+        name: _parse(environment[variable], types[name], variable)
+        for name, variable in known.items()
+        if variable in environment
+    }
 
 
 def _parse(raw: str, wanted: str, name: str) -> Any:
     if wanted.startswith("tuple"):
         return [item.strip() for item in raw.split(",") if item.strip()]
-    if wanted == "str":
+    if wanted.startswith("str"):
         return raw
     if wanted.startswith("bool"):
         if raw.lower() not in _SWITCH:

@@ -434,12 +434,8 @@ def test_compact_keeps_the_way_back_and_drops_what_is_older(index, encoders, own
     index.promote(str(encoders["old"]))
     index.promote(str(encoders["third"]))
     (index.store / "encoders" / "0123.part").mkdir()  # as a killed process leaves it
-    assert index.compact() | {"bytes_before": 0, "bytes_after": 0} == {
-        "vectors_removed": DOCUMENTS,
-        "forgotten": None,
-        "bytes_before": 0,
-        "bytes_after": 0,
-    }
+    found = index.compact()
+    assert (found["vectors_removed"], found["forgotten"]) == (DOCUMENTS, None)
     assert list((index.store / "encoders").iterdir()) == []
     assert index.verify().ok
 

@@ -1,91 +1,112 @@
-"""A VectorIndex on FAISS: an immutable base, the vectors put since (the delta) and the ids gone since.
+"""A VectorIndex in three parts: an immutable base, the vectors put since (the delta) and the ids gone since.
 
-Small bases hold the vectors as they are, larger ones in inverted lists of half floats (IVF, SQfp16). Half floats are
-what the catalogue holds, so scores are exact and nothing has to be read again to correct them: measured at 100,000
-vectors, lists of 8-bit codes are no faster to scan, and fetching 250 rows for correction doubled the time of a query.
+The base finds candidates in the way of its scheme. Where its codes are too short for exact scores, the candidates'
+vectors are read from the snapshot's file of vectors, or from the catalogue, and scored again.
 """
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ragindex.store.faiss_base import build, flat_rows, is_flat_size, load_faiss, selector, stored_ids
+from ragindex.store.dense_base import NOTHING, SLACK, Base, Source
+from ragindex.store.dense_build import build, read
+from ragindex.store.faiss_base import Buffer, load_faiss
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
+from ragindex.store.schemes import Scheme
+from ragindex.store.tuning import Tuning
+from ragindex.store.vector_file import VectorFile
 from ragindex.store.vector_index import Scored, best, inside, merged
 
 __all__ = ["FaissIndex", "Fetch"]
 
 Fetch = Callable[[IdArray], VectorBatch]
 
-_SLACK = 16  # results beyond k, so that a tie at the end is decided by id
+_NO_IDS: IdArray = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class _State:
     """What a search sees; replaced as a whole, never changed."""
 
-    base: Any  # a FAISS index, or None when it is empty
-    base_ids: IdArray  # ascending
+    base: Base | None  # None when it is empty
     gone: IdArray  # ids of the base that no longer count, ascending
     delta: VectorBatch
+    vectors: VectorFile | None = None  # those of the base
+
+    @cached_property
+    def base_ids(self) -> IdArray:
+        """The ids of the base, ascending."""
+        return _NO_IDS if self.base is None else self.base.ids
 
     @cached_property
     def live(self) -> IdArray:
         """The ids of the base that count, ascending."""
         return self.base_ids if len(self.gone) == 0 else self.base_ids[~inside(self.gone, self.base_ids)]
 
-    @property
-    def exact(self) -> bool:
-        return self.base is None or not hasattr(self.base, "nprobe")
-
 
 class FaissIndex:
-    """Thread-safe: a search works on the state it started with."""
+    """Thread-safe: a search works on the state it started with.
 
-    def __init__(self, dimensions: int, fetch: Fetch, *, base: Any = None) -> None:
-        self._faiss = load_faiss()
+    `fetch` gives vectors out of the catalogue, of those ids that it still has.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        fetch: Fetch,
+        scheme: Scheme,
+        *,
+        base: Base | None = None,
+        vectors: VectorFile | None = None,
+    ) -> None:
+        load_faiss()  # one that is missing is told of at once
+        self.scheme = scheme
         self._dimensions = dimensions
         self._fetch = fetch
         self._lock = threading.Lock()
-        empty = VectorBatch(np.empty(0, np.int64), np.empty((0, dimensions), np.float32))
-        self._state = _State(base, stored_ids(self._faiss, base), np.empty(0, np.int64), empty)
+        empty = VectorBatch(_NO_IDS, np.empty((0, dimensions), np.float32))
+        self._state = _State(base, _NO_IDS, empty, vectors)
 
     @classmethod
-    def build(cls, dimensions: int, fetch: Fetch, batches: Iterable[VectorBatch]) -> FaissIndex:
-        """An index of vectors that come in batches; the factory is chosen by their number."""
-        faiss = load_faiss()
-        parts = list(batches)
-        if not parts:
-            return cls(dimensions, fetch)
-        ids = np.concatenate([part.ids for part in parts])
-        vectors = np.concatenate([part.vectors for part in parts])
-        return cls(dimensions, fetch, base=build(faiss, ids, vectors))
+    def build(cls, dimensions: int, fetch: Fetch, scheme: Scheme, source: Source) -> FaissIndex:
+        """An index of everything that the source gives."""
+        load_faiss()
+        return cls(dimensions, fetch, scheme, base=build(scheme, dimensions, source))
 
     @classmethod
-    def from_bytes(cls, data: bytes, dimensions: int, fetch: Fetch) -> FaissIndex:
-        """The index that `save` wrote. Raises ValueError when the bytes are not one of these dimensions."""
-        faiss = load_faiss()
-        try:
-            base = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        except RuntimeError as error:
-            raise ValueError("not a FAISS index") from error
-        if base.d != dimensions:
-            raise ValueError(f"an index of {base.d} dimensions instead of {dimensions}")
-        return cls(dimensions, fetch, base=base if base.ntotal else None)
+    def read(cls, dimensions: int, fetch: Fetch, scheme: Scheme, *, data: Buffer, tuning: Tuning) -> FaissIndex:
+        """The index that `save` wrote, in the buffer itself. Raises ValueError when the bytes are not one of these
+        dimensions and this scheme.
+        """
+        if data.size == 0:
+            return cls(dimensions, fetch, scheme)
+        base = read(scheme, tuning, data)
+        if base.dimensions != dimensions:
+            raise ValueError(f"an index of {base.dimensions} dimensions instead of {dimensions}")
+        return cls(dimensions, fetch, scheme, base=base)
 
     @property
     def factory(self) -> str:
-        """The FAISS factory string of the base."""
+        """The FAISS factory string of the base, or one in its manner."""
         base = self._state.base
-        return "Flat" if self._state.exact else f"IVF{base.nlist},SQfp16"
+        return "Flat" if base is None else base.factory
+
+    @property
+    def tuning(self) -> Tuning:
+        """How the base is searched."""
+        base = self._state.base
+        return Tuning() if base is None else base.tuning
+
+    @property
+    def ids(self) -> IdArray:
+        """The ids of the base, ascending."""
+        return self._state.base_ids
 
     @property
     def pending(self) -> int:
@@ -97,6 +118,11 @@ class FaissIndex:
         state = self._state
         held = (inside(state.base_ids, ids) & ~inside(state.gone, ids)) | np.isin(ids, state.delta.ids)
         return ids[~held]
+
+    def attach(self, vectors: VectorFile | None) -> None:
+        """Read the vectors of the base from this file from now on; None: from the catalogue."""
+        with self._lock:
+            self._state = replace(self._state, vectors=vectors)
 
     def add(self, ids: IdArray, vectors: Float32Array) -> None:
         """Put vectors (n, d); an id that is present is replaced."""
@@ -115,12 +141,12 @@ class FaissIndex:
 
     def search(self, query: Float32Array, k: int, allowed: IdArray | None = None) -> Scored:
         """The k best for `query` (d,) among `allowed` (ascending ids; None: all). Fewer than k only when fewer
-        exist.
+        exist. Scores are exact in every scheme.
         """
         state = self._state
         query = np.ascontiguousarray(query, np.float32)
         if k <= 0:
-            return Scored(np.empty(0, np.int64), np.empty(0, np.float32))
+            return NOTHING
         delta = state.delta
         if allowed is not None:
             kept = inside(allowed, delta.ids)
@@ -128,55 +154,53 @@ class FaissIndex:
         recent = best(delta.ids, delta.vectors @ query, k)
         return merged([recent, self._search_base(state, query, k, allowed)], k)
 
-    def compacted(self) -> FaissIndex:
-        """An index of the same contents with an empty delta. Lists that were trained are kept until the base has
-        grown fourfold.
-        """
+    def compacted(self) -> FaissIndex | None:
+        """An index of the same contents and scheme with an empty delta; None where one should be built anew."""
         state = self._state
-        merged_base = _merged_base(self._faiss, state, self._fetch)
-        return FaissIndex(self._dimensions, self._fetch, base=merged_base)
+        if self.pending == 0:
+            return self
+        if state.base is None or len(state.live) + len(state.delta.ids) == 0:
+            return None
+        base = state.base.extended(state.gone, state.delta)
+        return None if base is None else FaissIndex(self._dimensions, self._fetch, self.scheme, base=base)
 
     def save(self, path: Path) -> None:
-        """Write the whole index to a file."""
-        state = self._state
-        base = (
-            state.base if len(state.delta.ids) + len(state.gone) == 0 else _merged_base(self._faiss, state, self._fetch)
-        )
-        self._faiss.write_index(base if base is not None else self._faiss.IndexFlatIP(self._dimensions), str(path))
+        """Write the base to a file; the delta and what is gone are not in it. See `compacted`."""
+        base = self._state.base
+        if base is None:
+            path.write_bytes(b"")
+        else:
+            base.save(path)
 
     def __len__(self) -> int:
         state = self._state
         return len(state.base_ids) - len(state.gone) + len(state.delta.ids)
 
     def _search_base(self, state: _State, query: Float32Array, k: int, allowed: IdArray | None) -> Scored:
-        if state.base is not None and not state.exact:
-            return self._search_lists(state, query, k, allowed)
-        usable = state.live if allowed is None else allowed[inside(state.live, allowed)]
-        if len(usable) == 0:
-            return Scored(np.empty(0, np.int64), np.empty(0, np.float32))
-        # One product over everything is faster than gathering most of the rows first.
-        scores = flat_rows(self._faiss, state.base) @ query
-        return best(usable, scores[np.searchsorted(state.base_ids, usable)], k)
+        base, usable = state.base, allowed
+        if base is None:
+            return NOTHING
+        if len(state.gone):
+            usable = state.live if allowed is None else allowed[~inside(state.gone, allowed)]
+        if not base.scheme.rescored:
+            return base.nearest(query, k, usable)
+        depth = base.tuning.candidates(k + SLACK)
+        few = base.ids if usable is None else usable
+        # No search could leave anything out where that many are fetched anyway.
+        whole = len(few) <= depth
+        candidates = few[inside(base.ids, few)] if whole else base.nearest(query, depth, usable).ids
+        found = self._vectors_of(state, candidates)
+        return best(found.ids, found.vectors @ query, k)
 
-    def _search_lists(self, state: _State, query: Float32Array, k: int, allowed: IdArray | None) -> Scored:
-        base, count = state.base, len(state.base_ids)
-        usable = state.live if allowed is None else allowed
-        if allowed is not None and len(state.gone):
-            usable = allowed[~inside(state.gone, allowed)]
-        # Ids that the base does not hold may be among the allowed; they only make the search a little more thorough.
-        most = min(len(usable), count)
-        if most == 0:
-            return Scored(np.empty(0, np.int64), np.empty(0, np.float32))
-        chosen = None if usable is state.base_ids else selector(self._faiss, usable)
-        # The fewer are allowed, the more lists it takes to meet enough of them.
-        probes = min(base.nlist, math.ceil(base.nprobe * count / most))
-        while True:
-            parameters = self._faiss.SearchParametersIVF(sel=chosen, nprobe=probes)
-            scores, ids = (part[0] for part in base.search(query[None], min(k + _SLACK, count), params=parameters))
-            found = ids >= 0
-            if np.count_nonzero(found) >= min(k, most) or probes == base.nlist:
-                return best(ids[found], scores[found], k)
-            probes = min(base.nlist, 4 * probes)
+    def _vectors_of(self, state: _State, ids: IdArray) -> VectorBatch:
+        """From disk; what the file lacks, or holds damaged, from the catalogue."""
+        if state.vectors is None:
+            return self._fetch(ids)
+        found = state.vectors.fetch(ids)
+        if len(found.ids) == len(ids):
+            return found
+        rest = self._fetch(ids[~np.isin(ids, found.ids)])
+        return VectorBatch(np.concatenate([found.ids, rest.ids]), np.concatenate([found.vectors, rest.vectors]))
 
 
 def _without(state: _State, ids: IdArray) -> _State:
@@ -185,25 +209,4 @@ def _without(state: _State, ids: IdArray) -> _State:
     gone = np.union1d(state.gone, ids[inside(state.base_ids, ids)])
     kept = ~np.isin(state.delta.ids, ids)
     delta = state.delta if kept.all() else VectorBatch(state.delta.ids[kept], state.delta.vectors[kept])
-    return _State(state.base, state.base_ids, gone.astype(np.int64), delta)
-
-
-def _merged_base(faiss: Any, state: _State, fetch: Fetch) -> Any:
-    count = len(state.live) + len(state.delta.ids)
-    if count == 0:
-        return None
-    if state.base is not None and not state.exact and not is_flat_size(count) and count <= state.base.nlist**2 // 4:
-        base = faiss.clone_index(state.base)
-        if len(state.gone):
-            base.remove_ids(faiss.IDSelectorBatch(state.gone))
-        base.add_with_ids(state.delta.vectors, state.delta.ids)
-        return base
-    old = _vectors_of(faiss, state, fetch)
-    return build(faiss, np.concatenate([old.ids, state.delta.ids]), np.concatenate([old.vectors, state.delta.vectors]))
-
-
-def _vectors_of(faiss: Any, state: _State, fetch: Fetch) -> VectorBatch:
-    if state.base is None or not state.exact:
-        return fetch(state.live)
-    kept = ~inside(state.gone, state.base_ids)
-    return VectorBatch(state.base_ids[kept], flat_rows(faiss, state.base)[kept])
+    return replace(state, gone=gone.astype(np.int64), delta=delta)

@@ -13,6 +13,7 @@ from ragindex.errors import UsageError
 from ragindex.store.catalog import Catalog
 from ragindex.store.lexical_files import read_population
 from ragindex.store.rows import EncoderRow, Mark
+from ragindex.store.schemes import Choice, choose, read_plan
 
 if TYPE_CHECKING:
     from ragindex.store.live_dense import LiveDense
@@ -30,15 +31,20 @@ _DENSE = "dense-"  # and the beginning of the encoder's fingerprint: the folder 
 class IndexStatus:
     """What `status` shows of the snapshots.
 
-    Sizes in bytes; a generation is None where there is no snapshot; `pending`: chunks that changed since the dense
-    snapshot.
+    Sizes in bytes, `dense_bytes` without `vector_bytes`, the vectors on disk that candidates are rescored with; a
+    generation is None where there is no snapshot; `pending`: chunks that changed since the dense snapshot. `scheme` and
+    `recall`, of the ten nearest as measured when it was built, are those of the snapshot, `choice` what is wanted now.
     """
 
     generation: int
     factory: str
+    scheme: str | None
+    recall: float | None
+    choice: Choice | None
     dense_generation: int | None
     lexical_generation: int | None
     dense_bytes: int
+    vector_bytes: int
     lexical_bytes: int
     pending: int
 
@@ -117,7 +123,11 @@ class LiveIndexes:
         manifest = dense_files.read_manifest(folder)
         if manifest is None or manifest.encoder != self.encoder.fingerprint:
             return False
-        if manifest.mark != self._catalog.mark(self._collection) or not (folder / manifest.file).is_file():
+        if manifest.mark != self._catalog.mark(self._collection) or not all(
+            file.is_file() for file in manifest.files(folder)
+        ):
+            return False
+        if manifest.scheme != self._choice(self.encoder).scheme.name:
             return False
         population = read_population(self._folder / "lexical")
         return population is not None and population.settled
@@ -146,9 +156,13 @@ class LiveIndexes:
         return IndexStatus(
             generation=now.generation,
             factory="none" if manifest is None else manifest.factory,
+            scheme=None if manifest is None else manifest.scheme,
+            recall=None if manifest is None else manifest.recall,
+            choice=None if self.encoder is None else self._choice(self.encoder),
             dense_generation=None if manifest is None else manifest.generation,
             lexical_generation=None if lexical is None else lexical.generation,
             dense_bytes=0 if manifest is None else _size(folder / manifest.file),
+            vector_bytes=_size(folder / manifest.vectors) if manifest is not None and manifest.vectors else 0,
             lexical_bytes=sum(_size(file) for file in (self._folder / "lexical").glob("*")),
             pending=self._catalog.chunk_count(self._collection)
             if changes is None
@@ -172,6 +186,10 @@ class LiveIndexes:
         from ragindex.store.live_dense import LiveDense
 
         return LiveDense(self._catalog, self._dense_folder(encoder), self._collection, encoder)
+
+    def _choice(self, encoder: EncoderRow) -> Choice:
+        count = self._catalog.chunk_count(self._collection)
+        return choose(read_plan(self._catalog, self._collection), count, encoder.dimensions)
 
     def _dense_folder(self, encoder: EncoderRow) -> Path:
         return self._folder / _dense_name(encoder)
