@@ -65,6 +65,7 @@ class SearchRequest(Strict):
     instruction: Text | None = Field(
         default=None, description="What the encoder is told about the query; null is its default, '' nothing."
     )
+    task: Name | None = Field(default=None, description="An instruction that the encoder knows by name, in its place.")
     filter: Text | None = Field(
         default=None, description="Search only documents that match.", examples=["path like 'ops/%' and size < 100000"]
     )

@@ -74,7 +74,7 @@ async def status(desk: AtDesk, collection: _Collection = None) -> StatusReply:
 async def search(desk: AtDesk, asked: SearchRequest) -> SearchReply:
     """The passages that answer a question, best first, as `ragindex query --json` prints them."""
     async with desk.admitted():
-        if asked.mode != "lexical":
+        if asked.mode != "lexical" and asked.task is None:
             await desk.prepare(asked.query, collection=asked.collection, instruction=asked.instruction)
         return await desk.call(lambda: _searched(desk.library.index(asked.collection), asked))
 
@@ -139,12 +139,13 @@ def _searched(index: Index, asked: SearchRequest) -> SearchReply:
         filter=asked.filter,
         diversity=asked.diversity,
         explain=asked.explain,
+        task=asked.task,
     )
     instruction = asked.instruction
     if asked.mode == "lexical":
         instruction = None
     elif instruction is None:
-        instruction = index.instruction()
+        instruction = index.instruction(asked.task)
     reply = SearchReply(
         query=asked.query,
         mode=asked.mode,
