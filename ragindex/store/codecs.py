@@ -52,8 +52,8 @@ class Codec(Protocol):
 class Float8Axes:
     """The stronger half of the principal axes, each value a float of 8 bits (E4M3, arXiv 2209.05433).
 
-    Halving the axes and storing 8-bit floats: Huerta-Enochian and Ko, arXiv 2505.00105. Scores are those of the
-    projected vectors but for a constant.
+    Halving the axes and storing 8-bit floats: Huerga-Pérez et al., arXiv 2505.00105. Scores are those of the projected
+    vectors but for a constant.
     """
 
     def __init__(self, mean: Float32Array, axes: Float32Array, scale: Float32Array) -> None:

@@ -1,8 +1,9 @@
 """Codes in inverted lists (IVF): half floats, which score exactly, or smaller ones, whose candidates are rescored.
 
 Half floats are what the catalogue holds, so nothing has to be read again to correct them: measured at 100,000 vectors,
-lists of 8-bit codes are no faster to scan, and fetching 250 rows for correction doubles the time of a query. Smaller
-codes are for stores that would not fit in memory otherwise. RaBitQ: Gao and Long, arXiv 2405.12497 and 2409.09913.
+lists of 8-bit codes are no faster to scan, and fetching 250 vectors from the catalogue doubles the time of a query.
+Smaller codes are for stores that would not fit in memory otherwise. RaBitQ: Gao and Long, arXiv 2405.12497; with
+several bits: Gao et al., arXiv 2409.09913.
 """
 
 from __future__ import annotations
