@@ -35,7 +35,7 @@ def bench() -> None:
     help=f"Only these, with commas between: {', '.join(DENSE_INDEXES[1:])}.",
 )
 @click.option(
-    "--queries", metavar="N", type=click.IntRange(min=1), default=200, show_default=True, help="How many to ask."
+    "--queries", metavar="N", type=click.IntRange(1, 1000), default=200, show_default=True, help="How many to ask."
 )
 @click.option(
     "--output",
