@@ -83,12 +83,14 @@ class Storage:
 class Settings:
     """Everything a user may set that is not part of a single request.
 
-    encoder: name, directory or hub id. chunk_tokens, overlap and late_chunking: see `Chunking`; None leaves a store as
-    it was begun.
+    encoder: name, directory or hub id. device: what it runs on, the best there is by default; several with commas
+    between ("cuda:0,cuda:1") get a process each. chunk_tokens, overlap and late_chunking: see `Chunking`; None leaves a
+    store as it was begun.
     include and exclude: glob patterns with the meaning of a `.gitignore` line.
     """
 
     encoder: str = "bundled"
+    device: str | None = None
     chunk_tokens: int | None = None
     overlap: int | None = None
     late_chunking: bool | None = None

@@ -17,6 +17,8 @@ import torch
 from tiny import tiny_encoder
 from torch import nn
 
+from ragindex import Encoder, Index
+from ragindex.config import Settings
 from ragindex.encoder import Checkpoint, devices, find_checkpoint
 from ragindex.encoder.batching import Batch, Budget, FixedShapes, Part, in_order
 from ragindex.encoder.devices import choose_device, send
@@ -201,6 +203,29 @@ def test_several_devices_give_what_one_gives(processes: ProcessForward, checkpoi
     for states, expected in zip(processes.states(items[:7]), one.states(items[:7]), strict=True):
         assert states.shape == expected.shape
         np.testing.assert_allclose(states, expected, atol=0.1)
+
+
+def test_an_encoder_and_a_store_take_several_devices(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    name = str(checkpoint.directory)
+    text = "The key is kept in a safe, and every ninety days it is replaced by another. "
+    longer = [text * (1 + number % 5) for number in range(60)]
+    vectors = Encoder.load(name, device="cpu,cpu").encode_documents(longer)
+    expected = Encoder.load(name, device="cpu").encode_documents(longer)
+    np.testing.assert_allclose(np.einsum("ij,ij->i", vectors, expected), 1, atol=2e-3)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text(text * 40, encoding="utf-8")
+    settings = Settings(device="cpu,gpu")
+    index = Index.open(tmp_path / ".ragindex", encoder=name, settings=settings)
+    with index, pytest.raises(UsageError, match="The device 'gpu' cannot be used"):
+        index.add(tmp_path / "notes")
+
+
+def test_texts_have_the_same_bits_in_any_company(checkpoint: Checkpoint) -> None:
+    encoder = Encoder.load(str(checkpoint.directory), device="cpu", execution="stable")
+    several = ["The key is kept in a safe. " * (number + 1) for number in range(6)]
+    together = encoder.encode_documents(several)
+    for text, vector in zip(several, together, strict=True):
+        np.testing.assert_array_equal(encoder.encode_documents([text])[0], vector)
 
 
 def test_a_process_that_dies_is_an_encoder_error_and_the_next_call_starts_anew(processes: ProcessForward) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from ragindex.encoder.static_forward import StaticForward
 from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
 from ragindex.encoder.windows import Span
 from ragindex.errors import EncoderError, UsageError
+
+if TYPE_CHECKING:
+    from ragindex.encoder.torch_forward import Execution
 
 __all__ = ["Encoder", "TextEncoder"]
 
@@ -87,7 +90,14 @@ class Encoder:
     `ragindex encoder probe` holds an encoder to.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, dimensions: int | None = None, device: str | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dimensions: int | None = None,
+        device: str | None = None,
+        execution: Execution = "free",
+    ) -> None:
         full = checkpoint.config.dimensions
         if dimensions is not None and not 1 <= dimensions <= full:
             raise UsageError(f"This encoder has {full} dimensions; {dimensions} cannot be had from it.")
@@ -97,7 +107,7 @@ class Encoder:
                 f"This encoder has positions for {reach} tokens, so it cannot read {checkpoint.config.max_tokens}."
             )
         self._checkpoint = checkpoint
-        self._device = device
+        self._device, self._execution = device, execution
         self._lock = threading.Lock()
         self._forwards: dict[str, Forward] = {}
         self.dimensions = dimensions or full
@@ -117,6 +127,7 @@ class Encoder:
         rope_scaling: RopeScaling | None = None,
         dimensions: int | None = None,
         device: str | None = None,
+        execution: Execution = "free",
     ) -> Encoder:
         """The encoder called `name`: "bundled", a directory, or a hub id such as "organisation/model".
 
@@ -128,7 +139,11 @@ class Encoder:
         attention, pooling, prompts, max_tokens, temperature: in place of what is stored, or of the default for a plain
         decoder. rope_scaling: for longer texts; the limit grows with it unless `max_tokens` is given. All are saved,
         and all but the limit are part of the fingerprint. dimensions: cut the vectors to their first values and
-        normalise them again (Matryoshka, arXiv 2205.13147). device: "cpu", "cuda", …
+        normalise them again (Matryoshka, arXiv 2205.13147).
+
+        device: "cpu", "cuda", or several, "cuda:0,cuda:1", with a process each; a program that starts such needs the
+        usual `if __name__ == "__main__":`. execution: "compiled" compiles the layers first, for long runs; "stable"
+        gives a text the same bits in any company; see `ragindex.encoder.torch_forward`.
 
         Raises EncoderError when there is no such encoder or it is incomplete.
         """
@@ -151,6 +166,7 @@ class Encoder:
             replace(found, config=replace(found.config, **changes), rope_scaling=rope_scaling),
             dimensions=dimensions,
             device=device,
+            execution=execution,
         )
 
     @property
@@ -295,7 +311,8 @@ class Encoder:
     def _forward_for(self, batch: Sequence[Tokenized]) -> Forward:
         if self._numpy_supported:
             small = self._loaded("numpy")
-            if small.is_static or sum(len(item.ids) for item in batch) <= _FEW_TOKENS:
+            few = sum(len(item.ids) for item in batch) <= _FEW_TOKENS
+            if small.is_static or (few and self._execution != "stable"):  # the two differ in their last bits
                 return small
         return self._loaded("torch")
 
@@ -318,9 +335,9 @@ class Encoder:
             from ragindex.encoder.foreign_forward import ForeignForward
 
             return ForeignForward(found, device=self._device)
-        from ragindex.encoder.torch_forward import TorchForward
+        from ragindex.encoder.workers import load_forward
 
-        return TorchForward(found, device=self._device)
+        return load_forward(found, device=self._device, execution=self._execution)
 
 
 def _several(texts: Sequence[str]) -> Sequence[str]:

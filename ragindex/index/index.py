@@ -57,7 +57,9 @@ class Index:
         self._collection_id = catalog.collection(collection)
         self._places = Places(catalog, self._collection_id, settings)
         self._storing = Storing(catalog, self._collection_id, settings.index)
-        self._serving = Serving(catalog, self._collection_id, wanted=encoder, default=settings.encoder)
+        self._serving = Serving(
+            catalog, self._collection_id, wanted=encoder, default=settings.encoder, device=settings.device
+        )
         self.store = self._places.store
         self.base = self._places.base
         self.settings = settings
@@ -396,7 +398,7 @@ class Index:
         from ragindex.encoder import Encoder
         from ragindex.ingest.progress import Silent
 
-        new = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
+        new = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder, device=self.settings.device)
         return self._promoter.promote(new, keep=keep, note=note, progress=progress or Silent())
 
     def rollback(self, *, note: str = "rollback", progress: Progress | None = None) -> Promotion:

@@ -51,8 +51,10 @@ def shown(name: str) -> str:
     return name.removeprefix(_BROUGHT)
 
 
-def load(name: str, dimensions: int) -> Encoder:
-    """The encoder of a store whose vectors are this long: where they were cut, so is the encoder."""
+def load(name: str, dimensions: int, *, device: str | None = None) -> Encoder:
+    """The encoder of a store whose vectors are this long: where they were cut, so is the encoder. device: see
+    `Encoder.load`.
+    """
     from ragindex.encoder import Encoder
 
     if is_brought(name):
@@ -60,8 +62,10 @@ def load(name: str, dimensions: int) -> Encoder:
             f"Its vectors were made by {shown(name)!r}, which a program brought: open it with that "
             "embedding, or search with the mode 'lexical'."
         )
-    encoder = Encoder.load(name)
-    return Encoder.load(name, dimensions=dimensions) if dimensions < encoder.dimensions else encoder
+    encoder = Encoder.load(name, device=device)
+    if dimensions < encoder.dimensions:
+        return Encoder.load(name, dimensions=dimensions, device=device)
+    return encoder
 
 
 def holds(directory: Path, fingerprint: str) -> bool:

@@ -87,17 +87,24 @@ class Generation:
 class Serving:
     """The generation that serves one collection, as of now. Thread-safe.
 
-    wanted: the encoder that the user named, or None for the store's own choice; default: that of a new store.
+    wanted: the encoder that the user named, or None for the store's own choice; default: that of a new store; device:
+    where one that is loaded here runs.
     """
 
     def __init__(
-        self, catalog: Catalog, collection: int, *, wanted: str | Encoder | BroughtEncoder | None, default: str
+        self,
+        catalog: Catalog,
+        collection: int,
+        *,
+        wanted: str | Encoder | BroughtEncoder | None,
+        default: str,
+        device: str | None = None,
     ) -> None:
         self._catalog = catalog
         self._collection = collection
         self._store = catalog.directory.resolve()
         self._wanted = wanted
-        self._default = default
+        self._default, self._device = default, device
         self._lock = threading.RLock()
         self._coming: Generation | None = None
         row = catalog.encoder()
@@ -215,9 +222,10 @@ class Serving:
             return wanted
         assert wanted is None or isinstance(wanted, str), "an encoder that was given is not loaded"
         if row is None:
-            return Encoder.load(wanted or self._default)
+            return Encoder.load(wanted or self._default, device=self._device)
         try:
-            encoder = locating.load(wanted or locating.located(row.locator, self._store), row.dimensions)
+            name = wanted or locating.located(row.locator, self._store)
+            encoder = locating.load(name, row.dimensions, device=self._device)
         except EncoderError as error:
             if wanted is not None:
                 raise
