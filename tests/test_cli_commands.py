@@ -244,7 +244,7 @@ def test_verify_repair_compact(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert run_json("verify") == {"ok": True, "documents": 3, "chunks": 3, "vectors": 3, "problems": []}
     assert run("verify").stdout == "3 documents, 3 chunks, 3 vectors: no problem found.\n"
     assert run_json("repair")["ok"]
-    assert set(run_json("compact")) == {"vectors_removed", "forgotten", "bytes_before", "bytes_after"}
+    assert set(run_json("compact")) == {"vectors_removed", "forgotten", "bytes_before", "bytes_after", "dense"}
     assert "unused vectors removed" in run("compact").stdout
     found = Verification(False, 3, 3, 2, ("A vector is missing.",))
     monkeypatch.setattr(ragindex.index.Index, "verify", lambda _: found)

@@ -25,8 +25,8 @@ PAGES = ("indexing", "querying", "encoders", "how-it-works", "training", "storag
 # Lengths of runs that take minutes, and sizes, as a test can afford them.
 _SHORTER = (
     (r"--(minutes|steps) \d+", "--steps 2"),
-    (r"--size \w+", "--size nano --vocabulary 400 --block 64 --tokens 512"),
-    (r"(train mntp .*)", r"\1 --block 64 --tokens 512"),
+    (r"--size \w+", "--size nano --vocabulary 400 --block 256 --tokens 512"),
+    (r"(train mntp .*)", r"\1 --tokens 512"),
     (r"(train simcse .*)", r"\1 --batch 16"),
     (r"(train contrastive .*)", r"\1 --batch 8"),
 )

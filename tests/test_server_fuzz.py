@@ -56,6 +56,7 @@ def test_every_answer_is_one_that_was_promised(description: Any, method: str, pa
     def answered(case: Any) -> None:
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
             case.body.pop("filter", None)  # a language of its own, of which JSON Schema knows nothing
+            case.body.pop("task", None)  # a name that the encoder gave
         response = case.call(timeout=120)
         case.validate_response(response)
         assert response.status_code < 500, response.text
