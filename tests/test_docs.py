@@ -6,6 +6,8 @@ are left out here.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -17,10 +19,11 @@ from typing import NamedTuple
 
 import pytest
 
+from ragindex import Encoder
 from ragindex.resources import resource
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("indexing", "querying", "encoders", "how-it-works", "training", "storage")
+PAGES = ("adapt", "indexing", "querying", "encoders", "how-it-works", "training", "storage")
 
 # Lengths of runs that take minutes, and sizes, as a test can afford them.
 _SHORTER = (
@@ -29,6 +32,7 @@ _SHORTER = (
     (r"(train mntp .*)", r"\1 --tokens 512"),
     (r"(train simcse .*)", r"\1 --batch 16"),
     (r"(train contrastive .*)", r"\1 --batch 8"),
+    (r"(train adapt .*)", r"\1 --minutes 0.02"),
 )
 
 
@@ -82,6 +86,14 @@ def test_blocks_run(page: str, place: Path) -> None:
             assert "exit $?" in step.code or done.returncode == 0, f"$ {step.code}\n{done.stdout}"
         else:
             assert done.returncode == 0, f"{step.code}\n{done.stdout}"
+
+
+def test_what_would_be_fetched_is_asked_for_in_the_right_words() -> None:
+    """The page about encoders loads models from the hub, which no test does."""
+    (step,) = steps("encoder")
+    (call,) = [node for node in ast.walk(ast.parse(step.code)) if isinstance(node, ast.Call)]
+    assert ast.unparse(call.func) == "Encoder.load"
+    assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(Encoder.load).parameters)
 
 
 def test_every_page_is_listed() -> None:
