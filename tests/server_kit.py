@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 from index_kit import SMALL, corpus, open_index, prose, write
 
+from ragindex.listening import listen
 from ragindex.server import Library, Limits, create_app, lifecycle
 
 HOSTILE = '<img src=x onerror=alert(1)> & "zeppelin" hangar'
@@ -47,7 +48,7 @@ def library(store: Path) -> Library:
 @contextmanager
 def running(store: Path, **options: Any) -> Iterator[str]:
     """A server in a thread, reached over a real socket; gives its URL without the slash at the end."""
-    sock = lifecycle.listen("127.0.0.1", 0)
+    sock = listen("127.0.0.1", 0)
     limits = options.get("limits") or Limits()
     started = threading.Event()
     server = lifecycle.server(create_app(library(store), **options), limits=limits, ready=started.set)

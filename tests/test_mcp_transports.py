@@ -21,7 +21,8 @@ from mcp_kit import COMMAND, QUIET, SETTINGS, call, make_store, talk
 
 from ragindex.cli import main
 from ragindex.errors import UsageError
-from ragindex.mcp_server import Access, is_loopback
+from ragindex.listening import is_loopback
+from ragindex.mcp_server import Access
 
 TOKEN = "correct-horse-battery-staple"
 HELLO = {
@@ -82,7 +83,7 @@ class TestStdio:
     def test_standard_output_holds_the_protocol_and_nothing_else(self, home):
         script = (
             "import os, subprocess, sys\n"
-            "from ragindex.mcp_server.library import Library\n"
+            "from ragindex.mcp_server.answers import Library\n"
             "def status(self, _):\n"
             "    print('stray')\n"
             "    os.write(1, b'bytes')\n"

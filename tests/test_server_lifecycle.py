@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from server_kit import ask, fill, program, until
 
 from ragindex.cli import main
-from ragindex.server import listen
+from ragindex.listening import listen
 
 TOKEN = "correct-horse-battery-staple"
 

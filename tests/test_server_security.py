@@ -12,7 +12,8 @@ from server_kit import fill, library, sentence
 from starlette.testclient import TestClient
 
 from ragindex.errors import UsageError
-from ragindex.server import Access, Address, Limits, create_app, host_name, is_loopback
+from ragindex.listening import address_of, is_loopback
+from ragindex.server import Access, Limits, create_app, host_name
 
 TOKEN = "correct-horse-battery-staple"
 JSON = {"Content-Type": "application/json"}
@@ -236,5 +237,5 @@ def test_names_are_taken_out_of_hosts() -> None:
 
 
 def test_addresses_are_written_as_urls() -> None:
-    assert Address("127.0.0.1", 1).url == "http://127.0.0.1:1/"
-    assert Address("::1", 1).url == "http://[::1]:1/"
+    assert address_of("127.0.0.1", 1) == "http://127.0.0.1:1"
+    assert address_of("::1", 1) == "http://[::1]:1"

@@ -130,8 +130,6 @@ def test_an_output_with_something_else_in_it_is_left_alone(workshop: Path) -> No
 
 def test_the_recipe_of_llm2vec_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path(__file__).parent.parent / "docs" / "recipes" / "llm2vec.toml"
-    if not file.is_file():
-        pytest.skip("the recipes are not part of an installed package")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jsonl.gz").write_bytes(b"")
     (tmp_path / "pairs.jsonl").write_text("", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 
 from ragindex.cli.options import collection_option, json_option, open_index
 from ragindex.cli.terminal import emit_json, note, note_interrupt
-from ragindex.errors import UsageError
+from ragindex.cli.tokens import read_token
 
 if TYPE_CHECKING:
     from ragindex.index import Index
@@ -82,7 +81,7 @@ def mcp(
         raise click.UsageError("--link-base must begin with http:// or https://.")
     with open_index(ctx, collection=collection) as index:
         if over_http:
-            _serve_http(index, host, port, _token(token_file), names, link_base=link_base, as_json=as_json)
+            _serve_http(index, host, port, read_token(token_file, _TOKEN), names, link_base=link_base, as_json=as_json)
         else:
             _serve_stdio(index, link_base)
 
@@ -112,10 +111,11 @@ def _serve_http(
     as_json: bool,
 ) -> None:
     from ragindex import mcp_server
+    from ragindex.listening import is_loopback
     from ragindex.mcp_server.links import Links
 
     access = mcp_server.Access(host=host, names=names, token=token)
-    base = index.base if mcp_server.is_loopback(host) else None  # elsewhere, links to files lead nowhere
+    base = index.base if is_loopback(host) else None  # elsewhere, links to files lead nowhere
     library = mcp_server.Library(index, links=Links(site=link_base, base=base))
     server = mcp_server.HttpServer(mcp_server.create_server(library), access=access, port=port)
 
@@ -128,15 +128,3 @@ def _serve_http(
 
     server.run(ready=ready)
     note_interrupt("Stopped.")
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(_TOKEN) or None
-    try:
-        token = file.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The token cannot be read from {file}: {error}.") from error
-    if not token:
-        raise UsageError(f"{file} is empty; write a token into it.")
-    return token

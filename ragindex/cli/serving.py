@@ -11,7 +11,7 @@ import click
 
 from ragindex.cli.options import collection_option, json_option, locate, settings_for
 from ragindex.cli.terminal import emit, emit_json, note
-from ragindex.errors import UsageError
+from ragindex.cli.tokens import read_token
 
 __all__ = ["serve"]
 
@@ -79,23 +79,24 @@ def serve(
     runs is answered. With --json, the address is printed as JSON once the server answers.
     """
     from ragindex import server
+    from ragindex.listening import address_of, is_loopback, listen
 
     store = locate(ctx)
     limits = replace(server.Limits(), seconds=timeout, waiting=queue, running=_workers())
     access = server.Access(
-        token=_token(token_file),
-        loopback=server.is_loopback(host),
+        token=read_token(token_file, _TOKEN),
+        loopback=is_loopback(host),
         hosts=frozenset(map(server.host_name, hosts)) | {host.lower()},
     )
     library = server.Library(store, default=collection, settings=settings_for(store))
-    sock = server.listen(host, port)
-    address = server.Address(host, sock.getsockname()[1])
+    sock = listen(host, port)
+    url = f"{address_of(host, sock.getsockname()[1])}/"
 
     def ready() -> None:
         if as_json:
-            emit_json({"url": address.url, "store": str(library.store), "token_required": access.token is not None})
+            emit_json({"url": url, "store": str(library.store), "token_required": access.token is not None})
         else:
-            emit(f"Serving {library.store} at {address.url} (Ctrl-C ends it)")
+            emit(f"Serving {library.store} at {url} (Ctrl-C ends it)")
         sys.stdout.flush()
 
     server.serve(server.create_app(library, access=access, limits=limits), sock, limits=limits, ready=ready)
@@ -105,15 +106,3 @@ def serve(
 def _workers() -> int:
     """Searches spend half of their time outside of Python, so two of them keep a core busy."""
     return max(4, 2 * (os.cpu_count() or 1))
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(_TOKEN) or None
-    try:
-        token = file.expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The token cannot be read from {file}: {error}.") from error
-    if not token:
-        raise UsageError(f"{file} is empty; write a token into it.")
-    return token

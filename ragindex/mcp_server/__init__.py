@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 from ragindex.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from ragindex.mcp_server.http import Access, HttpServer, is_loopback
-    from ragindex.mcp_server.library import Library
+    from ragindex.mcp_server.answers import Library
+    from ragindex.mcp_server.http import Access, HttpServer
     from ragindex.mcp_server.protocol import create_server
     from ragindex.mcp_server.stdio import serve_stdio
 
-__all__ = ["Access", "HttpServer", "Library", "create_server", "is_loopback", "serve_stdio"]
+__all__ = ["Access", "HttpServer", "Library", "create_server", "serve_stdio"]
 
 _HOMES = {
     "Access": "http",
     "HttpServer": "http",
-    "Library": "library",
+    "Library": "answers",
     "create_server": "protocol",
-    "is_loopback": "http",
     "serve_stdio": "stdio",
 }
 _EXTRA = ("anyio", "mcp", "mcp_types", "starlette", "uvicorn")

@@ -8,12 +8,7 @@ Elsewhere they must be addressed to a name that was allowed and bring a token.
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +18,11 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ragindex.errors import UsageError
+from ragindex.listening import address_of, is_loopback, listen
+from ragindex.listening.graceful import GracefulServer, configured
 from ragindex.mcp_server.limits import MAX_BODY, RUNNING
 
-__all__ = ["PATH", "Access", "HttpServer", "is_loopback"]
+__all__ = ["PATH", "Access", "HttpServer"]
 
 PATH = "/mcp"
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
@@ -33,7 +30,6 @@ _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - to tell them from names
 _MIN_TOKEN = 16  # characters
 _CONNECTIONS = 16 * RUNNING
 _PATIENCE = 10  # seconds that calls may still take once the server was told to end
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +84,8 @@ class HttpServer:
             transport_security=access.security(),
         )
         self._app: ASGIApp = app if access.token is None else _TokenGuard(app, access.token)
-        self._socket = _listening(access.host, port)
-        host = f"[{access.host}]" if ":" in access.host else access.host
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}{PATH}"
+        self._socket = listen(access.host, port)
+        self.url = f"{address_of(access.host, self._socket.getsockname()[1])}{PATH}"
 
     def run(self, *, ready: Callable[[], None] | None = None) -> None:
         """Answer until SIGINT or SIGTERM, let running calls end, and return. `ready` is called once it answers."""
@@ -99,44 +94,7 @@ class HttpServer:
 
     def make(self, *, ready: Callable[[], None] | None = None) -> uvicorn.Server:
         """What `run` runs; whoever runs it in another thread than the main one ends it by `should_exit`."""
-        config = uvicorn.Config(
-            self._app,
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            lifespan="on",
-            ws="none",
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_PATIENCE,
-        )
-        return _Uvicorn(config, ready)
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn's server, except that a signal which ended it is not raised once more."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None] | None) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started and self._ready is not None:
-            self._ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return GracefulServer(configured(self._app, connections=_CONNECTIONS, patience=_PATIENCE), ready=ready)
 
 
 class _TokenGuard:
@@ -162,26 +120,3 @@ class _TokenGuard:
     def _admits(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         return len(given) == 1 and hmac.compare_digest(given[0], self._expected)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens there. Raises UsageError for an unknown name."""
-    return ipaddress.ip_address(_resolved(host, 0)[1][0]).is_loopback
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family, address = _resolved(host, port)
-    try:
-        return socket.create_server(address, family=family)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"Port {port} of {host} cannot be listened on ({reason}); choose another --port.") from error
-
-
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{host!r} is no name or address of this machine.") from error
-    family, _, _, _, address = found[0]
-    return family, (str(address[0]), int(address[1]))

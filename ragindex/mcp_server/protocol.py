@@ -18,7 +18,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 
 import ragindex
-from ragindex.mcp_server.library import Library
+from ragindex.mcp_server.answers import Library
 from ragindex.mcp_server.limits import RUNNING
 from ragindex.mcp_server.tools import INSTRUCTIONS, TOOLS, CallError, Tool, call
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ragindex.errors import RagIndexError
 from ragindex.mcp_server import schemas
+from ragindex.mcp_server.answers import Library
 from ragindex.mcp_server.arguments import checked
-from ragindex.mcp_server.library import Library
 from ragindex.mcp_server.schemas import Schema
 
 __all__ = ["INSTRUCTIONS", "TOOLS", "CallError", "Tool", "call"]

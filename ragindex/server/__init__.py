@@ -13,22 +13,19 @@ from ragindex.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from ragindex.server.app import create_app
-    from ragindex.server.library import Library
-    from ragindex.server.lifecycle import Address, is_loopback, listen, serve
+    from ragindex.server.lifecycle import serve
     from ragindex.server.limits import Limits
     from ragindex.server.security import Access, host_name
+    from ragindex.server.shelves import Library
 
-__all__ = ["Access", "Address", "Library", "Limits", "create_app", "host_name", "is_loopback", "listen", "serve"]
+__all__ = ["Access", "Library", "Limits", "create_app", "host_name", "serve"]
 
 _HOMES = {
     "Access": "security",
-    "Address": "lifecycle",
-    "Library": "library",
+    "Library": "shelves",
     "Limits": "limits",
     "create_app": "app",
     "host_name": "security",
-    "is_loopback": "lifecycle",
-    "listen": "lifecycle",
     "serve": "lifecycle",
 }
 _EXTRA = ("anyio", "fastapi", "pydantic", "starlette", "uvicorn")

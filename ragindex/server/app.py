@@ -14,9 +14,9 @@ from ragindex.server import embeddings, failures, pages, searching
 from ragindex.server.bodies import BodyLimit
 from ragindex.server.departures import StopWhenGone
 from ragindex.server.desk import Desk
-from ragindex.server.library import Library
 from ragindex.server.limits import Limits
 from ragindex.server.security import Access, Guard
+from ragindex.server.shelves import Library
 
 __all__ = ["create_app"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from ragindex.server.admission import Admission
 from ragindex.server.batching import Batcher
 from ragindex.server.failures import Refusal
-from ragindex.server.library import Library
 from ragindex.server.limits import Limits
+from ragindex.server.shelves import Library
 
 __all__ = ["Desk", "Side", "Texts"]
 
