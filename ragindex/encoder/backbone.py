@@ -22,7 +22,14 @@ from transformers.utils import logging as transformers_logging
 from ragindex.encoder.checkpoint import Attention, Checkpoint
 from ragindex.errors import BackboneError
 
-__all__ = ["check_attention", "load_backbone", "load_checkpoint", "set_attention", "set_temperature"]
+__all__ = [
+    "check_attention",
+    "load_backbone",
+    "load_checkpoint",
+    "set_attention",
+    "set_temperature",
+    "without_progress_bar",
+]
 
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention"})
 _ONE_SIDED_BIAS = frozenset({"bloom", "mpt"})  # ALiBi as these build it penalises one direction only
@@ -61,7 +68,7 @@ def load_backbone(
     model cannot be loaded or does not attend as asked, EncoderError when an adapter does not fit.
     """
     try:
-        with _quiet():
+        with without_progress_bar():
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             if rope is not None:
                 _set_rope(config, rope)
@@ -196,7 +203,7 @@ def _name(model: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def without_progress_bar() -> Iterator[None]:
     """Keep transformers' own progress bar off the terminal while weights load."""
     enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -4,19 +4,17 @@ batches, everything on the device, one copy out per batch.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from ragindex.encoder.architectures import is_encoder, is_two_sided
-from ragindex.encoder.backbone import check_attention, set_attention
+from ragindex.encoder.backbone import check_attention, set_attention, without_progress_bar
 from ragindex.encoder.batching import Batch, Budget
 from ragindex.encoder.checkpoint import Attention, Checkpoint
 from ragindex.encoder.devices import choose_device, choose_dtype, keep_freed_memory, padded_tokens, send
@@ -104,7 +102,7 @@ def _load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     settings = checkpoint.model_config()
     kind = AutoModelForTextEncoding if settings.get("model_type") in _HALVES else AutoModel
     try:
-        with _without_progress_bar():
+        with without_progress_bar():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             config.use_cache = False
             model, info = kind.from_pretrained(
@@ -128,15 +126,3 @@ def _load_model(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
         set_attention(loaded, attention)
     check_attention(loaded, attention)
     return loaded
-
-
-@contextlib.contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """Keep transformers' own progress bar off the terminal while weights load."""
-    enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            transformers_logging.enable_progress_bar()
