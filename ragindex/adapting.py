@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ragindex.ingest.progress import Progress
     from ragindex.train.adapt import Adaptation, AdaptOptions
     from ragindex.train.objective import Reporter
+    from ragindex.train.sharding import Footprint
 
 __all__ = ["adapt_folder", "adapt_store"]
 
@@ -33,18 +34,28 @@ def adapt_folder(
     options: AdaptOptions | None = None,
     judgements: Path | None = None,
     reporter: Reporter | None = None,
+    footprint: Footprint | None = None,
 ) -> dict[str, Any]:
     """Adapt `encoder` to the documents below `path` (files, or a data set in BEIR layout, whose queries are not read);
     the JSON of `ragindex train adapt`.
 
-    `output` receives the candidate whether it won or not; `promoted` says whether it did. Raises UsageError and
+    `output` receives the candidate whether it won or not; `promoted` says whether it did. footprint: the memory that
+    training may take. Raises UsageError and
     TrainingError as `ragindex.train.adapt.adapt` does.
     """
     from ragindex.train.adapt import adapt
     from ragindex.train.data.documents import folder_documents
 
     documents = _listed(path) if (path / "corpus.jsonl").is_file() else folder_documents(path)
-    adaptation = adapt(documents, encoder, output, options=options, judged=_judged(judgements), reporter=reporter)
+    adaptation = adapt(
+        documents,
+        encoder,
+        output,
+        options=options,
+        judged=_judged(judgements),
+        reporter=reporter,
+        footprint=footprint,
+    )
     return _as_json(adaptation, encoder=str(output), promoted=adaptation.won)
 
 
@@ -55,6 +66,7 @@ def adapt_store(
     options: AdaptOptions | None = None,
     judgements: Path | None = None,
     reporter: Reporter | None = None,
+    footprint: Footprint | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Adapt the encoder of a store to its documents, and promote the result if it won: the store is embedded anew
@@ -72,7 +84,13 @@ def adapt_store(
     if output is None and (target / "run" / "finished.json").is_file():
         shutil.rmtree(target)  # stopped after its training: the rest is repeated
     adaptation = adapt(
-        documents, _locator(index), target, options=options, judged=_judged(judgements), reporter=reporter
+        documents,
+        _locator(index),
+        target,
+        options=options,
+        judged=_judged(judgements),
+        reporter=reporter,
+        footprint=footprint,
     )
     serving = present.name
     if adaptation.won:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file
 from tiny import SENTENCES, tiny_encoder
 
 from ragindex import Encoder, Index
@@ -23,6 +27,7 @@ from ragindex.errors import TrainingError
 from ragindex.train.adapt import AdaptOptions, adapt
 from ragindex.train.contrastive import ContrastiveTraining
 from ragindex.train.data.examples import Example
+from ragindex.train.lesson import Lesson
 from ragindex.train.proving import parts
 from ragindex.train.trial import Question, Scoreboard, Text, Trial, judge
 from ragindex.types import Block, Document
@@ -179,7 +184,7 @@ def test_pairs_learn_from_hard_negatives(
             seen.append(examples)
             super().__init__(model, examples, options, **others)
 
-    monkeypatch.setattr("ragindex.train.adapt.ContrastiveTraining", Spy)
+    monkeypatch.setattr("ragindex.train.lesson.ContrastiveTraining", Spy)
     monkeypatch.setattr("ragindex.train.adapt._POOL", 100)
     for negatives in (2, 0):
         options = replace(QUICK, negatives=negatives, steps=1)
@@ -258,6 +263,42 @@ def test_too_little_text_is_a_sentence(tmp_path: Path, encoder: Path, documents:
     given = [Document(f"{number}.txt", "Kettles boil water. " * 3) for number in range(documents)]
     with pytest.raises(TrainingError, match=message):
         adapt(given, str(encoder), tmp_path / "out", options=QUICK)
+
+
+def test_two_processes_learn_the_lesson_that_one_does(tmp_path: Path, corpus: Path, encoder: Path) -> None:
+    """The main one alone chooses pairs and token weights; the batches of both together are as large as one's alone."""
+    trained = {}
+    for processes in (1, 2):
+        output = tmp_path / f"out{processes}"
+        child = subprocess.run(
+            [
+                *(sys.executable, "-m", "ragindex", "train", "adapt", str(corpus), "--encoder", str(encoder)),
+                *("--output", str(output), "--steps", "3", "--processes", str(processes), "--json"),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert child.returncode == 0, child.stderr
+        assert json.loads(child.stdout)["steps"] == 3
+        trained[processes] = load_file(output / "model.safetensors")["embed_tokens.weight"].astype(np.float64)
+    begun = load_file(encoder / "model.safetensors")["embed_tokens.weight"].astype(np.float64)
+    moved = np.linalg.norm(trained[1] - begun)
+    assert moved > 0
+    # Not less: of a batch with an odd number of rows two processes leave one out.
+    assert np.linalg.norm(trained[2] - trained[1]) < 0.15 * moved
+
+
+def test_a_lesson_travels_whole(tmp_path: Path) -> None:
+    examples = [
+        Example("q\n", "p", negatives=("n", "m"), title="t", instruction="", source="s", scores=(1.0, 0.5, 0.25))
+    ]
+    for weights in (None, np.array([0.5, -1.25], dtype=np.float32)):
+        lesson = Lesson("bundled", tmp_path, examples, weights, replace(QUICK, shifts=(0.25, 1.0)))
+        arrived = Lesson.from_bytes(lesson.to_bytes())
+        assert replace(arrived, log_weights=None) == replace(lesson, log_weights=None)
+        np.testing.assert_equal(arrived.log_weights, weights)
 
 
 def _run(*arguments: str) -> Any:

@@ -19,28 +19,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from ragindex.encoder import Encoder, find_checkpoint
 from ragindex.encoder.checkpoint import write_config
 from ragindex.errors import TrainingError
 from ragindex.evaluation import Dataset
 from ragindex.train.card import write_card
-from ragindex.train.contrastive import ContrastiveOptions, ContrastiveTraining
 from ragindex.train.data.dedupe import deduplicate
 from ragindex.train.data.examples import Example
 from ragindex.train.data.leakage import EvaluationGuard
 from ragindex.train.data.pairs import document_pairs
 from ragindex.train.data.passages import Material
 from ragindex.train.embedder import Embedder
-from ragindex.train.losses import InfoNCE
+from ragindex.train.lesson import AdaptOptions, Lesson, give_out, open_student
 from ragindex.train.mining import MiningOptions, mine
 from ragindex.train.model import TrainableEncoder
 from ragindex.train.objective import Reporter, Silent
-from ragindex.train.preparing import Lora
 from ragindex.train.proving import Corpus, sampled
-from ragindex.train.schedule import LoopSettings
-from ragindex.train.session import Plan, Summary, run_objective
+from ragindex.train.session import Summary
+from ragindex.train.sharding import Footprint
 from ragindex.train.sources import PassagePool, positives_of
 from ragindex.train.token_weights import shift_towards
 from ragindex.train.trial import FEWEST, Trial, Verdict, judge
@@ -49,39 +45,9 @@ from ragindex.types import Document
 __all__ = ["AdaptOptions", "Adaptation", "adapt"]
 
 _FEWEST_PAIRS = 64
-_LARGE = 100_000_000  # parameters above which an adapter is trained in place of everything
 _POOL = 1000  # pairs below which no negatives are mined: of few texts, the nearest are mostly answers as well
 _CHOICE = 3000  # passages that compete in the trial by which token weights are chosen
 _NAMES = {"pseudo": "held-out questions from the corpus", "judged": "the judged questions"}
-_TABLE_FACTOR = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptOptions:
-    """How long, on how much, and how the proof is made.
-
-    minutes, steps: length of the training at most. pairs: at most so many are learnt from. held_out: share of the
-    documents that are asked about. questions: of each trial at most. competing: passages of a trial at most. shifts:
-    exponents on inverse document frequency that are tried. rate: peak learning rate of the layers; token rows learn ten
-    times as fast. negatives: hard ones of a pair, 0 for none. share: weight of the contrastive loss beside the one that
-    keeps the old vectors. significance: p-value below which a difference counts.
-    """
-
-    minutes: float = 10.0
-    steps: int = 200
-    pairs: int = 50_000
-    held_out: float = 0.3
-    questions: int = 400
-    competing: int = 5000
-    shifts: tuple[float, ...] = (0.25, 0.5, 1.0)
-    rate: float = 3e-4
-    batch: int = 128
-    negatives: int = 2
-    temperature: float = 0.05
-    share: float = 0.5
-    document_tokens: int = 192
-    significance: float = 0.05
-    seed: int = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +76,18 @@ def adapt(
     options: AdaptOptions | None = None,
     judged: Dataset | None = None,
     reporter: Reporter | None = None,
+    footprint: Footprint | None = None,
 ) -> Adaptation:
     """Adapt the encoder called `encoder` to `documents`; the candidate is written into `output`.
 
-    judged: queries and judgements whose document ids are the paths of `documents`; they are never trained on. Raises
-    TrainingError when there is too little text to learn from or to prove anything with.
+    judged: queries and judgements whose document ids are the paths of `documents`; they are never trained on. Of
+    several processes the main one calls this, the others `ragindex.train.lesson.assist`. Raises TrainingError when
+    there is too little text to learn from or to prove anything with.
     """
-    return _Adapter(encoder, output, options or AdaptOptions(), reporter or Silent()).execute(list(documents), judged)
+    adapter = _Adapter(
+        encoder, output, options or AdaptOptions(), reporter=reporter or Silent(), footprint=footprint or Footprint()
+    )
+    return adapter.execute(list(documents), judged)
 
 
 class _Pairs(NamedTuple):
@@ -125,8 +96,11 @@ class _Pairs(NamedTuple):
 
 
 class _Adapter:
-    def __init__(self, encoder: str, output: Path, options: AdaptOptions, reporter: Reporter) -> None:
-        self._name, self._output, self._options, self._reporter = encoder, output, options, reporter
+    def __init__(
+        self, encoder: str, output: Path, options: AdaptOptions, *, reporter: Reporter, footprint: Footprint
+    ) -> None:
+        self._name, self._output, self._options = encoder, output, options
+        self._reporter, self._footprint = reporter, footprint
         self._present = Encoder.load(encoder)
         self._began = time.monotonic()
 
@@ -147,7 +121,7 @@ class _Adapter:
             f"{len(pairs.examples)} pairs from {len(split.learnt)} documents; {len(trials['pseudo'].questions)} "
             f"questions from {len(split.proving)} others are the proof."
         )
-        model = self._open()
+        model = open_student(self._name, seed=options.seed)
         shift = 0.0
         if len(choice) >= FEWEST:  # with fewer, the token weights stay what they are
             shift = shift_towards(corpus.crowd, model, corpus.trial(choice, competing=_CHOICE), shifts=options.shifts)
@@ -181,14 +155,6 @@ class _Adapter:
             summary=summary,
         )
 
-    def _open(self) -> TrainableEncoder:
-        torch.manual_seed(self._options.seed)  # a new adapter begins at random
-        model = TrainableEncoder.open(self._name)
-        if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
-            model = TrainableEncoder.open(self._name, lora=Lora())
-        model.leave_out_idle_layers()
-        return model
-
     def _examples(self, materials: Sequence[Material], guard: EvaluationGuard) -> _Pairs:
         """Pairs without repeats and without anything that a trial asks; and how many of those there were."""
         options = self._options
@@ -220,42 +186,9 @@ class _Adapter:
         return found
 
     def _train(self, model: TrainableEncoder, examples: Sequence[Example]) -> Summary:
-        options = self._options
-        objective = ContrastiveTraining(
-            model,
-            examples,
-            ContrastiveOptions(
-                batch=min(options.batch, max(2, len(examples) // 4)),
-                negatives=options.negatives,
-                document_tokens=options.document_tokens,
-                loss=InfoNCE(temperature=options.temperature, directions=("q-d", "d-q"), partition="separate"),
-                share=options.share,
-                teacher_weight=1.0,
-                balance=0.5,
-                table_factor=10.0,
-                seed=options.seed,
-            ),
-            teacher=self._present,
-        )
-        plan = Plan(
-            command="adapt",
-            output=self._output,
-            settings=LoopSettings(
-                steps=options.steps,
-                minutes=options.minutes,
-                rate=options.rate,
-                warmup=0.1,
-                evaluations=1,
-                seed=options.seed,
-            ),
-            options={
-                "encoder": self._present.fingerprint,
-                "pairs": len(examples),
-                "negatives": options.negatives,
-                "share": options.share,
-            },
-        )
-        return run_objective(objective, model, plan, reporter=self._reporter)
+        weights = None if model.log_weights is None else model.log_weights.detach().cpu().numpy()
+        lesson = Lesson(self._name, self._output, examples, weights, self._options)
+        return give_out(lesson, model, self._present, reporter=self._reporter, footprint=self._footprint)
 
 
 def _note_verdict(directory: Path, verdict: Verdict) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import IO, Any, TypeVar
 
 import torch
@@ -29,6 +30,7 @@ __all__ = ["Ending", "from_main", "gathered", "in_turn", "join", "launch", "lost
 Result = TypeVar("Result")
 
 _LOST = 75  # exit status of a process that ended because another one did
+_PATIENCE = timedelta(days=1)  # while one prepares what all need; a lost peer is noticed otherwise
 _GRACE = 10.0  # seconds that the others have to end by themselves once one has failed
 
 
@@ -38,7 +40,7 @@ def join() -> None:
     """
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.accelerator.is_available())
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
 
 
 def world_size() -> int:

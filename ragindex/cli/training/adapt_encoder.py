@@ -11,14 +11,18 @@ import click
 from ragindex.cli.options import collection_option, json_option, settings_for, store_given
 from ragindex.cli.progress import progress_bar
 from ragindex.cli.terminal import emit, emit_json
-from ragindex.cli.training import require_extra
+from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
 from ragindex.cli.training.options import ProgressBar
 from ragindex.errors import UsageError
 
 __all__ = ["command"]
 
 
-@click.command("adapt", short_help="Train the encoder on your own text; use it only if it is proven better.")
+@click.command(
+    "adapt",
+    cls=ParallelCommand,
+    short_help="Train the encoder on your own text; use it only if it is proven better.",
+)
 @click.argument("path", metavar="PATH_OR_STORE", type=click.Path(exists=True, path_type=Path))
 @click.option("--encoder", metavar="NAME|DIR|HUB_ID", help="The encoder to start from; for a store it is the store's.")
 @click.option(
@@ -39,6 +43,7 @@ __all__ = ["command"]
     help="Questions with judged documents, in BEIR layout: they must be answered better as well.",
 )
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of everything random.")
+@parallel_options
 @collection_option
 @json_option
 @click.pass_context
@@ -61,9 +66,13 @@ def command(
     that and BM25; `ragindex encoder rollback` goes back. For any other folder --output receives the result, whether it
     won or not.
     """
-    require_extra()
-    from ragindex.train.adapt import AdaptOptions
+    from ragindex.train.lesson import AdaptOptions, assist
+    from ragindex.train.processes import rank
 
+    footprint = footprint_from(ctx)
+    if rank() > 0:  # the main process reads, proves and promotes; the others train along
+        assist(reporter=ProgressBar(), footprint=footprint)
+        return
     options = AdaptOptions(minutes=minutes, steps=steps, seed=seed)
     store = _store_of(ctx, path)
     if store is None:
@@ -81,6 +90,7 @@ def command(
             options=options,
             judgements=judgements,
             reporter=ProgressBar(),
+            footprint=footprint,
         )
     else:
         from ragindex.adapting import adapt_store
@@ -98,6 +108,7 @@ def command(
                 options=options,
                 judgements=judgements,
                 reporter=ProgressBar(),
+                footprint=footprint,
                 progress=progress_bar("Embedding "),
             )
     if as_json:
