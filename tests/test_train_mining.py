@@ -308,6 +308,13 @@ def test_a_pool_knows_the_document_where_any_copy_does(encoder: Encoder) -> None
     assert [item.document for item in found.candidates] == ["a.md"]
 
 
+@pytest.mark.parametrize("before", range(4))
+def test_a_character_of_several_tokens_is_kept_or_left_out(tmp_path: Path, before: int) -> None:
+    short = Encoder.load(tiny_encoder(tmp_path / "bytes", tokenizer="bpe", max_tokens=24))
+    text = "x" * before + "\N{FOX FACE}\N{OWL}" * 20  # four bytes each, and as many tokens
+    assert Embedder(short).candidates([candidate(text)]).shape == (1, short.dimensions)
+
+
 def test_texts_that_are_too_long_are_cut(tmp_path: Path) -> None:
     short = Encoder.load(tiny_encoder(tmp_path / "short", max_tokens=24), device="cpu")
     long = " ".join(SENTENCES)

@@ -84,8 +84,16 @@ class Embedder:
         return vectors
 
     def _fitted(self, text: str, room: int) -> str:
-        """The first `room` tokens of a text, at least one."""
+        """What `room` tokens hold of a text from its beginning on, one at least."""
         if len(text.encode("utf-8", "replace")) <= room:  # no token is shorter than a byte
             return text
-        offsets = self._encoder.tokenizer.offsets(text)
-        return text if len(offsets) <= room else text[: int(offsets[max(room, 1) - 1][1])]
+        tokenizer = self._encoder.tokenizer
+        offsets = tokenizer.offsets(text)
+        if len(offsets) <= room:
+            return text
+        for kept in range(max(room, 1), 0, -1):
+            fitted = text[: int(offsets[kept - 1][1])]
+            # A character may be several tokens, and a word that is cut may fall into others.
+            if tokenizer.count(fitted) <= room:
+                return fitted
+        return text[: int(offsets[0][1])]
