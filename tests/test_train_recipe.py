@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,28 @@ def test_the_recipe_of_llm2vec_can_be_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert "--encoder out/1-clm" in stages[1]["command"]
     assert "--encoder out/3-simcse" in stages[3]["command"]
     assert stages[4]["command"].endswith("-- out/4-mine.jsonl")
+
+
+def test_the_recipe_of_llm2vec_ends_in_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its sizes and lengths cut down; everything else is as it is given out."""
+    recipe = (Path(__file__).parent.parent / "docs" / "recipes" / "llm2vec.toml").read_text(encoding="utf-8")
+    for pattern, short in (
+        (r"^steps = .*", "steps = 2"),
+        (r"^batch = .*", "batch = 8"),
+        (r'^size = "small"', 'size = "nano"\nvocabulary = 300\nblock = 32'),
+        (r"^\[mntp\]", "[mntp]\nblock = 32"),
+    ):
+        recipe, count = re.subn(pattern, short, recipe, flags=re.MULTILINE)
+        assert count
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
+    with gzip.open(tmp_path / "text.jsonl.gz", "wt", encoding="utf-8") as text:
+        text.writelines(
+            json.dumps({"title": "", "text": f"{one.positive} and {one.query}."}) + "\n" for one in some(60)
+        )
+    write_examples(tmp_path / "pairs.jsonl", some(24))
+    result = CliRunner().invoke(main, ["train", "recipe", "recipe.toml", "--output", "out"])
+    assert result.exit_code == 0, result.output
+    encoder = Encoder.load("out/5-contrastive")
+    assert encoder.config.attention == "bidirectional"
+    assert {"clm", "mntp", "simcse", "contrastive"} <= encoder.config.card.keys()
