@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--sets", required=True, help="names of data sets in --data, separated by commas")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--characters", type=int, default=4_000_000, help="of each text file at most")
+    parser.add_argument("--characters", type=int, default=10_000_000, help="of each text file at most")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256, help="length of a state, a multiple of 64")
     parser.add_argument("--vocabulary", type=int, default=8000)
@@ -187,9 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", choices=["packed", "apart"], default="packed", help="of rows in MNTP")
     parser.add_argument("--mask-rate", type=float, default=0.2)
     parser.add_argument("--dropout", type=float, default=0.3, help="of the attention in SimCSE")
-    for name, minutes in (("clm", 6.0), ("mntp", 4.0), ("simcse", 1.0), ("contrastive", 2.0)):
+    for name, minutes in (("clm", 36.0), ("mntp", 14.0), ("simcse", 6.0), ("contrastive", 8.0)):
         parser.add_argument(f"--{name}", type=float, default=minutes, metavar="MINUTES")
-    for name, rate in (("mntp", 1e-3), ("simcse", 1e-4), ("contrastive", 3e-4)):
+    for name, rate in (("mntp", 1e-3), ("simcse", 3e-5), ("contrastive", 3e-4)):
         parser.add_argument(f"--{name}-rate", type=float, default=rate, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=7)

@@ -105,7 +105,7 @@ def command(
     plan = Plan(
         command="simcse",
         output=output,
-        settings=LoopSettings(steps=steps, minutes=minutes, rate=rate or (1e-4 if tuned is None else 3e-5), seed=seed),
+        settings=LoopSettings(steps=steps, minutes=minutes, rate=rate or 3e-5, seed=seed),
         options={name: ctx.params[name] for name in names},
         data={"text": paths},
         fingerprints={"text": texts.fingerprint},
