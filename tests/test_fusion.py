@@ -76,6 +76,28 @@ def test_lexical_list_that_covers_little_of_the_query_has_less_say():
     assert little > full
 
 
+@pytest.mark.parametrize("scores", [[20.0], [20.0, 16.0, 3.0], [20.0, 19.9, 19.9, 19.8, 19.8]])
+def test_an_identifier_that_few_texts_hold_comes_first_in_a_store_of_a_million(scores):
+    """The dense list knows nothing of it, and of a million vectors some always stand out."""
+    noise = np.concatenate([[0.182, 0.141, 0.14], np.linspace(0.12, 0.07, HEAD - 3)])
+    holders = np.arange(900, 900 + len(scores))
+    fused = fuse(listed(noise), listed(scores, holders), ceiling=2.2 * scores[0])
+    strong = [number for number, score in zip(holders.tolist(), scores, strict=True) if score > 10]
+    assert fused.ids[: len(strong)].tolist() == strong
+
+
+def test_an_identifier_that_more_texts_hold_than_are_asked_for_fills_the_page():
+    noise = np.concatenate([[0.182, 0.141, 0.14], np.linspace(0.12, 0.07, HEAD - 3)])
+    holders = listed(np.linspace(15.6, 15.0, 30), np.arange(900, 930))
+    found = fuse(listed(noise), holders, ceiling=34.0).ids[:10]
+    assert np.isin(found, holders.ids).sum() >= 8
+
+
+def test_a_few_texts_with_a_word_of_little_weight_do_not_come_before_what_is_clearly_meant():
+    few = listed([3.0, 2.9], [900, 901])
+    assert fuse(listed(spike(HEAD)), few, ceiling=30.0).ids[0] == 1
+
+
 def test_ties_are_broken_by_id_and_equal_scores_are_no_evidence():
     same = listed(np.ones(30), np.arange(30, 0, -1))
     fused = fuse(Scored(same.ids[::-1], same.scores), Scored(same.ids[::-1], same.scores), ceiling=1.0)
@@ -102,4 +124,6 @@ def test_evidence():
     assert evidence(np.array([], np.float32)) == 0.0
     assert evidence(np.ones(5, np.float32)) == 0.0
     assert evidence(np.ones(50, np.float32)) == 0.0
-    assert evidence(spike(50).astype(np.float32)) > 10 * evidence(slope(50).astype(np.float32))
+    assert evidence(spike(50).astype(np.float32)) > 5 * evidence(slope(50).astype(np.float32))
+    nothing_else = np.concatenate([[5.0], np.zeros(49)]).astype(np.float32)
+    assert evidence(nothing_else) >= evidence(spike(50).astype(np.float32))
