@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-__all__ = ["Times", "command_line", "interleaved", "milliseconds", "run", "table", "versus"]
+__all__ = ["CLOCKS", "Times", "command_line", "fresh", "interleaved", "milliseconds", "peak", "run", "table", "versus"]
+
+# By the wall, or by the processor time of this process: on a busy machine, what it would take alone.
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,17 @@ def run(command: Sequence[str], *, scratch: Path, folder: Path | None = None) ->
     environment["PYTHONPYCACHEPREFIX"] = str(scratch / "byte-code")
     result = subprocess.run(list(command), cwd=folder, env=environment, check=True, capture_output=True)
     return result.stderr.decode()
+
+
+def fresh(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
+    """What the work returns in a process of its own, which begins with nothing in memory."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *given, **named).result()
+
+
+def peak() -> int:
+    """The most memory in bytes that this process has held at once, mapped files with it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def command_line(*arguments: str) -> list[str]:

@@ -154,15 +154,26 @@ def test_adding_again_replaces():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9])
-@pytest.mark.parametrize("most_listed", [10_000, 5])
-def test_allowed_ids_at_every_selectivity(library, monkeypatch, share, most_listed):
-    monkeypatch.setattr("ragindex.store.tantivy_index._MOST_LISTED", most_listed)
-    allowed = np.sort(np.random.default_rng(1).choice(np.arange(1, 2_001), int(share * 2_000), replace=False))
+@pytest.mark.parametrize("cost", [1e-6, 2, 1e6])  # of narrowing the query: it is always done, where it pays, never
+@pytest.mark.parametrize("run", [1, 10])  # one by one, or in documents of ten
+def test_allowed_ids_at_every_selectivity(library, monkeypatch, share, cost, run):
+    monkeypatch.setattr("ragindex.store.tantivy_index._LISTED", cost)
+    chosen = np.random.default_rng(1).choice(2_000 // run, int(share * 2_000) // run, replace=False)
+    allowed = np.sort((run * chosen[:, None] + np.arange(1, run + 1)).ravel())
     everything = library.search("alko bemu", 2_000)
     kept = np.isin(everything.ids, allowed)
     found = library.search("alko bemu", 10, allowed)
     assert found.ids.tolist() == everything.ids[kept][:10].tolist()
     np.testing.assert_allclose(found.scores, everything.scores[kept][:10], atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [20, 400])
+def test_allowed_ids_at_the_end_of_the_ranking(library, count):
+    everything = library.search("alko bemu", 2_000)
+    last = everything.ids[-count:]
+    found = library.search("alko bemu", 10, np.sort(last))
+    assert found.ids.tolist() == last[:10].tolist()
+    np.testing.assert_allclose(found.scores, everything.scores[-count:][:10], atol=1e-5)
 
 
 def test_excluded_ids_do_not_cost_results(library):

@@ -35,12 +35,14 @@ def build(scheme: Scheme, dimensions: int, source: Source) -> Base | None:
         if len(sample) == 0:
             return None
         draft = _draft(scheme, sample, source.count)
-    truth = Truth(imitated(sample) if len(sample) else sample)
+    approximate = len(sample) > 0
+    truth = Truth(imitated(sample) if approximate else sample)
+    del sample  # of a million vectors, half as much memory as the index will take
     count = 0
     for batch in source.batches():
         count += len(batch.ids)
         draft.add(batch)
-        if len(sample):
+        if approximate:
             truth.see(batch)
     return draft.finished(truth) if count else None
 

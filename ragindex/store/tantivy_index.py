@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import mmap
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,7 +33,8 @@ _WEIGHTS = ((_BODY, 1.0), (_CONTEXT, 0.65), (_PATH, 0.2))
 _MARKER = 0  # the id of the document that holds the mark; chunk ids start at 1
 _HEAP_BYTES = 64 << 20
 _MOST_PARTS = 1024  # of a query, a word in a field each; a pasted book chapter must not stall the search
-_MOST_LISTED = 10_000  # allowed ids that may become part of the query
+_LISTED = 2  # results that are read in the time that it takes to make one number part of the query
+_BLOCK = 3  # bits: chunks whose ids differ in these alone make a block; a document's chunks follow each other
 _SLACK = 16  # results beyond k, so that a tie at the end is decided by id
 _SUMMED = frozenset(
     {".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term"}
@@ -108,14 +111,9 @@ class TantivyIndex:
         asked = self._query(searcher, query)
         if asked is None or k <= 0 or (allowed is not None and len(allowed) == 0):
             return _EMPTY
-        # Without a list, the k-th of the allowed is to be expected at this depth of the whole ranking. Both ways cost
-        # about a microsecond for each id or result.
+        # The k-th of the allowed is to be expected at this depth of the whole ranking.
         depth = k if allowed is None else int(2 * k * max(1.0, searcher.num_docs / len(allowed)))
-        if allowed is not None and len(allowed) <= min(_MOST_LISTED, depth):
-            silent = tantivy.Query.const_score_query(self._among(allowed.tolist()), 0.0)
-            asked = tantivy.Query.boolean_query([(tantivy.Occur.Must, asked), (tantivy.Occur.Must, silent)])
-            allowed, depth = None, k
-        return _deepen(searcher, asked, k, _Permit(allowed, excluded), depth)
+        return _Search(searcher, self._schema, asked, k, allowed, excluded).deepened(depth)
 
     def ceiling(self, query: str) -> float:
         """What a chunk would score that held every word of `query` without end; 0 for no words."""
@@ -148,7 +146,7 @@ class TantivyIndex:
             if file.suffix in _SUMMED and file.stem in committed:
                 # A merge by another process may take a file away at any moment.
                 with contextlib.suppress(FileNotFoundError):
-                    if not _is_sound(file.read_bytes()):
+                    if not _is_sound(file):
                         damaged.append(file.name)
         return damaged
 
@@ -181,36 +179,85 @@ class _Part(NamedTuple):
         return tantivy.Query.boost_query(term, self.boost)
 
 
-class _Permit(NamedTuple):
+class _Within(NamedTuple):
+    """Numbers of a field, one of which every allowed chunk has; `chunks` of all have one."""
+
+    field: str
+    numbers: IdArray
+    chunks: int
+
+    def narrowed(self, query: Any, schema: Any) -> Any:
+        """The query where no other chunks are looked at; scores stay what they are."""
+        among = tantivy.Query.term_set_query(schema, self.field, self.numbers.tolist())
+        silent = tantivy.Query.const_score_query(among, 0.0)
+        return tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, silent)])
+
+
+class _Search(NamedTuple):
+    """A query for the k best among the allowed ids (ascending; None: all) without the excluded ones."""
+
+    searcher: Any
+    schema: Any
+    query: Any
+    k: int
     allowed: IdArray | None
     excluded: IdArray | None
 
-    def mask(self, ids: IdArray) -> npt.NDArray[np.bool_]:
+    def deepened(self, depth: int, *, narrowed: bool = False) -> Scored:
+        """Take `depth` results and ever more until k allowed ones are found whose last is not tied with the first one
+        left out.
+
+        What is allowed may lie at the very end of the ranking: where going on would cost more than to narrow the query
+        to it, the query is narrowed.
+        """
+        limit = depth + _SLACK
+        while True:
+            within = None if narrowed or self.allowed is None else _within(self.allowed, int(limit / _LISTED))
+            if within is not None and self.allowed is not None:
+                query = within.narrowed(self.query, self.schema)
+                depth = math.ceil(self.k * within.chunks / len(self.allowed))
+                return self._replace(query=query).deepened(depth, narrowed=True)
+            found = self.searcher.search(self.query, limit=limit, count=False).hits
+            scores = np.array([score for score, _ in found], np.float32)
+            ids = np.array(self.searcher.fast_field_values("id", [address for _, address in found]), np.int64)
+            exhausted = len(found) < limit
+            kept = self._mask(ids)
+            result = best(ids[kept], scores[kept], self.k)
+            if exhausted or (len(result.ids) == self.k and scores[-1] < result.scores[-1] - 1e-5):
+                return result
+            limit *= 4
+
+    def _mask(self, ids: IdArray) -> npt.NDArray[np.bool_]:
         kept = np.ones(len(ids), bool) if self.allowed is None else inside(self.allowed, ids)
         return kept if self.excluded is None else kept & ~np.isin(ids, self.excluded)
 
 
-def _deepen(searcher: Any, query: Any, k: int, permit: _Permit, depth: int) -> Scored:
-    """Take ever more results until k allowed ones are found whose last is not tied with the first one left out."""
-    limit = depth + _SLACK
-    while True:
-        found = searcher.search(query, limit=limit, count=False).hits
-        scores = np.array([score for score, _ in found], np.float32)
-        ids = np.array(searcher.fast_field_values("id", [address for _, address in found]), np.int64)
-        exhausted = len(found) < limit
-        kept = permit.mask(ids)
-        result = best(ids[kept], scores[kept], k)
-        if exhausted or (len(result.ids) == k and scores[-1] < result.scores[-1] - 1e-5):
-            return result
-        limit *= 4
+def _within(allowed: IdArray, most: int) -> _Within | None:
+    """What is allowed in at most so many numbers; None where it takes more. Blocks where they are much fewer than ids:
+    a list is paid for by its length.
+    """
+    if len(allowed) >> _BLOCK > most:
+        return None
+    blocks = allowed >> _BLOCK
+    blocks = blocks[np.diff(blocks, prepend=-1) > 0]
+    if 2 * len(blocks) > len(allowed):
+        return _Within("id", allowed, len(allowed)) if len(allowed) <= most else None
+    return _Within("block", blocks, len(blocks) << _BLOCK) if len(blocks) <= most else None
 
 
-def _is_sound(data: bytes) -> bool:
+def _is_sound(file: Path) -> bool:
     """Check the footer: the body, a JSON object with its CRC-32, the length of that JSON, and a magic number."""
-    length = int.from_bytes(data[-8:-4], "little")
     try:
-        footer = json.loads(data[-8 - length : -8])
-        return int(footer["crc"]) == zlib.crc32(data[: -8 - length])
+        with (
+            file.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+            data[:-8] as front,
+        ):
+            length = int.from_bytes(data[-8:-4], "little")
+            footer = json.loads(bytes(front[len(front) - length :]))
+            with front[: len(front) - length] as body:
+                return int(footer["crc"]) == zlib.crc32(body)
     except (ValueError, KeyError, TypeError):
         return False
 
@@ -218,6 +265,7 @@ def _is_sound(data: bytes) -> bool:
 def _schema() -> Any:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("id", indexed=True, fast=True)
+    builder.add_unsigned_field("block", indexed=True)
     builder.add_text_field("state", stored=True, tokenizer_name="raw", index_option="basic")
     for field, _ in _WEIGHTS:
         builder.add_text_field(field, tokenizer_name=_ANALYSER, index_option="freq")
@@ -232,6 +280,7 @@ def word_analyser() -> Any:
 def _document(entry: TextEntry) -> Any:
     document = tantivy.Document()
     document.add_unsigned("id", entry.chunk_id)
+    document.add_unsigned("block", entry.chunk_id >> _BLOCK)
     document.add_text(_BODY, " ".join(words(entry.text)))
     document.add_text(_CONTEXT, " ".join(words("\n".join((entry.title, *entry.heading)))))
     document.add_text(_PATH, " ".join(words(entry.path)))
