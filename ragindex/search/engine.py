@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ragindex.errors import UsageError
+from ragindex.errors import StoreError, UsageError
 from ragindex.filters import Filter
 from ragindex.search.diversity import diversified
 from ragindex.search.documents import ranked_documents
 from ragindex.search.fusion import HEAD, fuse
 from ragindex.search.merging import Candidate, merge
 from ragindex.search.query_vectors import QueryVectors
+from ragindex.search.restricting import Restrictions
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import BESIDE, ChunkRow, Float32Array, IdArray
 from ragindex.store.snapshot import LiveIndexes
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Ranking", "Request", "hit_of"]
 
+_ATTEMPTS = 3
 _EMPTY = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
@@ -73,6 +76,13 @@ class Ranking:
     dense_weight: float
 
 
+class _GoneError(StoreError):
+    """A chunk of the ranking is not there any more: somebody committed in between."""
+
+    def __init__(self) -> None:
+        super().__init__("Documents were replaced while they were read; ask again.")
+
+
 class Engine:
     """Answers requests over one collection. Thread-safe.
 
@@ -87,17 +97,27 @@ class Engine:
         self._collection = collection
         self._encoder = encoder
         self._vector = QueryVectors(encoder)
+        self._restrictions = Restrictions(catalog, collection)
 
     def prepare(self, queries: Sequence[str], instruction: str | None) -> None:
         """Encode queries as one batch ahead of their searches. Raises UsageError for too long an instruction."""
         self._vector.prepare(queries, instruction)
 
     def search(self, request: Request) -> list[Hit]:
-        """The hits of a request, best first: k of them whenever k distinct passages exist."""
+        """The hits of a request, best first: k of them whenever k distinct passages exist. Raises CorruptionError
+        rather than show a text that is not the document's.
+        """
+        for _ in range(_ATTEMPTS):
+            # A document that is replaced between ranking and reading would be found neither as it was nor as it is.
+            with suppress(_GoneError):
+                return self._search(request, lenient=False)
+        return self._search(request, lenient=True)
+
+    def _search(self, request: Request, *, lenient: bool) -> list[Hit]:
         depth = max(HEAD, 10 * request.k)
         while True:
             ranking = self.rank(request, depth=depth)
-            pool = self._folded(ranking, 5 * request.k if request.diversity > 0 else request.k)
+            pool = self._folded(ranking, 5 * request.k if request.diversity > 0 else request.k, lenient=lenient)
             if len(pool) >= request.k or max(len(ranking.dense.ids), len(ranking.lexical.ids)) < depth:
                 break
             depth *= 8  # hundreds of copies of a few texts were folded into fewer than k hits
@@ -157,16 +177,18 @@ class Engine:
 
     def rank(self, request: Request, *, depth: int) -> Ranking:
         """The fused ranking of chunks; each retriever contributes its `depth` best."""
-        allowed = self._catalog.allowed(self._collection, request.filter)
-        if allowed is not None and not len(allowed):
+        restriction = self._restrictions.choose(request.filter, depth * (2 if request.mode == "hybrid" else 1))
+        if restriction.is_void:
             return Ranking(_EMPTY.ids, _EMPTY.scores, _EMPTY, _EMPTY, 0.5)
         lexical = dense = _EMPTY
         ceiling = 0.0
         if request.mode != "dense":
             texts = self._live.lexical()
-            lexical, ceiling = texts.search(request.query, depth, allowed), texts.ceiling(request.query)
+            lexical = restriction.best(lambda count, allowed: texts.search(request.query, count, allowed), depth)
+            ceiling = texts.ceiling(request.query)
         if request.mode != "lexical":
-            dense = self._dense(self._asked(request), depth, allowed)
+            vector = self._asked(request)
+            dense = restriction.best(lambda count, allowed: self._dense(vector, count, allowed), depth)
         if request.mode != "hybrid":
             only = dense if request.mode == "dense" else lexical
             return Ranking(only.ids, only.scores, dense, lexical, float(request.mode == "dense"))
@@ -183,10 +205,10 @@ class Engine:
         scored = [(row.path, scores[row.chunk_id]) for row in rows]
         return ranked_documents(scored, additive=request.mode == "lexical")[: request.k]
 
-    def _folded(self, ranking: Ranking, limit: int) -> list[Candidate]:
-        return merge(self._candidates(ranking, page=limit + max(6, limit // 2)), limit)
+    def _folded(self, ranking: Ranking, limit: int, *, lenient: bool) -> list[Candidate]:
+        return merge(self._candidates(ranking, page=limit + max(6, limit // 2), lenient=lenient), limit)
 
-    def _candidates(self, ranking: Ranking, *, page: int) -> Iterator[Candidate]:
+    def _candidates(self, ranking: Ranking, *, page: int, lenient: bool = True) -> Iterator[Candidate]:
         ids, values = ranking.ids.tolist(), ranking.scores.tolist()
         scores = dict(zip(ids, values, strict=True))
         start = 0
@@ -195,6 +217,8 @@ class Engine:
             while stop < len(ids) and round(values[stop], 5) == round(values[stop - 1], 5):
                 stop += 1
             rows = self._catalog.hits(ids[start:stop])
+            if len(rows) < stop - start and not lenient:
+                raise _GoneError
             # Ids tell in which order files arrived; equal scores are put in the order of paths instead.
             rows.sort(key=lambda row: (-round(scores[row.chunk_id], 5), row.path, row.ordinal))
             for row in rows:
@@ -205,9 +229,15 @@ class Engine:
         encoder = self._live.encoder  # not the catalogue's: it may have switched since this query began
         if encoder is None or not chunk_ids:
             raise UsageError("Diversity needs dense vectors, and this store has none.")
-        return self._catalog.vectors(encoder.id, chunk_ids)
+        held = self._catalog.present_vectors(encoder.id, chunk_ids)
+        if len(held.ids) == len(chunk_ids):
+            return held.vectors
+        if len(self._catalog.hits(chunk_ids)) < len(chunk_ids):
+            raise _GoneError
+        return self._catalog.vectors(encoder.id, chunk_ids)  # which says what is wrong
 
     def _hits(self, request: Request, ranking: Ranking, chosen: Sequence[Candidate]) -> list[Hit]:
+        self._catalog.check_spans([item.row for item in chosen])
         dense = self._completed_dense(request, ranking, chosen)
         lexical = self._completed_lexical(request, ranking, chosen)
         hits = []
@@ -223,8 +253,10 @@ class Engine:
         known = dict(zip(ranking.dense.ids.tolist(), ranking.dense.scores.tolist(), strict=True))
         missing = [item.row.chunk_id for item in chosen if item.row.chunk_id not in known]
         if request.mode == "hybrid" and missing:
-            cosines = self._vectors(missing) @ self._asked(request)
-            known.update(zip(missing, cosines.tolist(), strict=True))
+            assert self._live.encoder is not None, "hybrid search without an encoder"
+            # One that was removed meanwhile has no vector any more.
+            held = self._catalog.present_vectors(self._live.encoder.id, missing)
+            known.update(zip(held.ids.tolist(), (held.vectors @ self._asked(request)).tolist(), strict=True))
         return known
 
     def _completed_lexical(self, request: Request, ranking: Ranking, chosen: Sequence[Candidate]) -> dict[int, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ragindex.filters import Filter
 from ragindex.store.database import Database
-from ragindex.store.filter_sql import Condition, condition
+from ragindex.store.filter_sql import Condition, condition, is_led
 from ragindex.store.reading import CHUNKS, as_chunk
 from ragindex.store.rows import ChunkRow, FileState
 
@@ -33,32 +33,30 @@ class Finding:
         limit: int | None = None,
     ) -> list[ChunkRow]:
         """The chunks that a filter lets through, oldest first."""
-        test = _test(filter, loader)
-        query = f"{CHUNKS} WHERE chunks.collection_id = ? AND {test.sql} ORDER BY chunks.id LIMIT ? OFFSET ?"
+        if filter is not None and is_led(filter):
+            found = _matching(collection, filter, loader)
+            test = Condition(f"chunks.id IN (SELECT chunks.id {found.sql})", found.parameters)
+        else:  # one chunk after the other, until there are enough
+            matched = _test(collection, filter, loader)
+            test = Condition(f"chunks.collection_id = ? AND {matched.sql}", (collection, *matched.parameters))
+        query = f"{CHUNKS} WHERE {test.sql} ORDER BY chunks.id LIMIT ? OFFSET ?"
         bounds = (-1 if limit is None else limit, offset)
         with self._database.snapshot() as connection:
-            return [as_chunk(row) for row in connection.execute(query, (collection, *test.parameters, *bounds))]
+            return [as_chunk(row) for row in connection.execute(query, (*test.parameters, *bounds))]
 
     def names(self, collection: int, filter: Filter | None = None, *, loader: str) -> list[str]:  # noqa: A002
         """The paths of the documents of which a chunk is let through, oldest first."""
-        test = _test(filter, loader)
-        query = (
-            "SELECT path FROM chunks JOIN documents ON documents.id = chunks.document_id "
-            f"WHERE chunks.collection_id = ? AND {test.sql} ORDER BY chunks.id"
-        )
+        found = _matching(collection, filter, loader)
+        query = f"SELECT path {found.sql} ORDER BY chunks.id"
         with self._database.snapshot() as connection:
-            rows = connection.execute(query, (collection, *test.parameters))
+            rows = connection.execute(query, found.parameters)
             return list(dict.fromkeys(row[0] for row in rows))
 
     def count(self, collection: int, filter: Filter | None = None) -> int:  # noqa: A002
         """How many chunks a filter lets through."""
-        test = _test(filter, None)
-        query = (
-            "SELECT count(*) FROM chunks JOIN documents ON documents.id = chunks.document_id "
-            f"WHERE chunks.collection_id = ? AND {test.sql}"
-        )
+        found = _matching(collection, filter, None)
         with self._database.snapshot() as connection:
-            return int(connection.execute(query, (collection, *test.parameters)).fetchone()[0])
+            return int(connection.execute(f"SELECT count(*) {found.sql}", found.parameters).fetchone()[0])
 
     def states_of(self, collection: int, paths: Collection[str]) -> dict[str, FileState]:
         """What is remembered of these documents, by path; of those that are there."""
@@ -76,6 +74,15 @@ class Finding:
         return {row.path: row for row in found}
 
 
-def _test(filter: Filter | None, loader: str | None) -> Condition:  # noqa: A002
-    test = Condition("1") if filter is None else condition(filter)
+def _matching(collection: int, filter: Filter | None, loader: str | None) -> Condition:  # noqa: A002
+    """Chunks by way of their documents."""
+    test = _test(collection, filter, loader)
+    # See `Allowing`.
+    plus = "+" if filter is not None and is_led(filter) else ""
+    source = "FROM documents CROSS JOIN chunks ON chunks.document_id = documents.id"
+    return Condition(f"{source} WHERE {plus}documents.collection_id = ? AND {test.sql}", (collection, *test.parameters))
+
+
+def _test(collection: int, filter: Filter | None, loader: str | None) -> Condition:  # noqa: A002
+    test = Condition("1") if filter is None else condition(filter, collection=collection)
     return test if loader is None else Condition(f"({test.sql}) AND loader = ?", (*test.parameters, loader))

@@ -26,6 +26,7 @@ __all__ = [
     "Change",
     "ChunkModel",
     "CollectionModel",
+    "DocumentFieldModel",
     "DocumentModel",
     "DocumentTextModel",
     "EncoderModel",
@@ -124,6 +125,27 @@ class DocumentModel(Base):
     loader: Mapped[str]
     document_metadata: Mapped[Any] = mapped_column("metadata", JSON)
     indexed_at: Mapped[float] = mapped_column(Float)
+
+
+class DocumentFieldModel(Base):
+    """What filters look up: the entries of documents' metadata by key and value. SQLite keeps it level with `documents`
+    by triggers (migration 0002) and by the foreign key.
+
+    kind: text, number and boolean have a value; "array" has 1, or 0 where it is empty, and beside it "item text",
+    "item number" and "item boolean" for its elements; "other" is an object, or too long to be listed, and filters read
+    it from the document. An entry that is null is not there.
+    """
+
+    __tablename__ = "document_fields"
+    __table_args__ = (
+        Index("ix_document_fields_collection_id_key", "collection_id", "key", "kind", "value"),
+        {"sqlite_with_rowid": False},
+    )
+    document_id: Mapped[int] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[Any] = mapped_column(LargeBinary, primary_key=True)  # BLOB: SQLite stores any type there as it is
+    collection_id: Mapped[int]
 
 
 class DocumentTextModel(Base):

@@ -18,6 +18,7 @@ AUTO = "auto"
 _DEFAULT_MEMORY_MB = 2048
 _FLAT_UP_TO = 20_000  # vectors; an exact scan of these takes about a millisecond
 _ID = 8  # bytes of an id; most schemes hold ids once to translate and once more in order
+_LIST = 2  # bytes of the number of the list that a vector lies in
 _FLOAT = 4
 _MEGABYTE = 1e6
 
@@ -51,12 +52,14 @@ class Scheme:
 
 _ALL = (
     Scheme("flat", "flat", "vectors as they are", 4, 2 * _ID),
-    Scheme("ivf-fp16", "lists", "half floats in inverted lists", 2, 2 * _ID, code="SQfp16"),
+    Scheme("ivf-fp16", "lists", "half floats in inverted lists", 2, 2 * _ID + _LIST, code="SQfp16"),
     # 32 neighbours twice on the ground floor, one more level for every 32nd vector, offsets.
     Scheme("hnsw", "graph", "half floats in a graph", 2, 2 * _ID + 4 * 66 + 12),
-    Scheme("ivf-sq8", "lists", "8-bit codes in inverted lists", 1, 2 * _ID, code="SQ8", rescored=True),
+    Scheme("ivf-sq8", "lists", "8-bit codes in inverted lists", 1, 2 * _ID + _LIST, code="SQ8", rescored=True),
     Scheme("pca-float8", "codes", "8-bit floats of the stronger half of the axes", 0.5, _ID, turned=0.5, rescored=True),
-    Scheme("rabitq", "lists", "2-bit codes in inverted lists", 0.25, 2 * _ID + 21, code="RaBitQ2", rescored=True),
+    Scheme(
+        "rabitq", "lists", "2-bit codes in inverted lists", 0.25, 2 * _ID + _LIST + 21, code="RaBitQ2", rescored=True
+    ),
     Scheme("binary", "codes", "one bit a value", 0.125, _ID, turned=1, rescored=True),
 )
 SCHEMES = {scheme.name: scheme for scheme in _ALL}
