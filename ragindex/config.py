@@ -15,8 +15,9 @@ from typing import Any
 
 from ragindex.errors import UsageError
 
-__all__ = ["DENSE_INDEXES", "Chunking", "Limits", "Settings", "Storage", "load_settings"]
+__all__ = ["DENSE_INDEXES", "SEARCHED_ON", "Chunking", "Limits", "Settings", "Storage", "load_settings"]
 
+SEARCHED_ON = ("cpu", "gpu")
 DENSE_INDEXES = ("auto", "flat", "ivf-fp16", "ivf-sq8", "hnsw", "rabitq", "pca-float8", "binary")
 
 _MEBIBYTE = 1 << 20
@@ -65,16 +66,19 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How vectors are kept for search; None leaves a store as it is.
+    """How vectors are kept for search, None leaves a store as it is; and where they are searched.
 
     dense: one of `DENSE_INDEXES`; memory_mb: what the vectors of one collection may take in memory where "auto"
-    chooses, in megabytes; 0 is no limit.
+    chooses, in megabytes; 0 is no limit. search_on: "cpu", or "gpu", which needs a build of FAISS for it.
     """
 
     dense: str | None = None
     memory_mb: int | None = None
+    search_on: str = "cpu"
 
     def __post_init__(self) -> None:
+        if self.search_on not in SEARCHED_ON:
+            raise UsageError(f"Vectors are searched on {' or '.join(SEARCHED_ON)}, not on {self.search_on!r}.")
         if self.dense is not None and self.dense not in DENSE_INDEXES:
             raise UsageError(f"There is no dense index {self.dense!r}; choose one of {', '.join(DENSE_INDEXES)}.")
 

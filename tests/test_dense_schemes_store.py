@@ -248,7 +248,7 @@ def test_settings_are_read_from_file_and_environment(tmp_path):
     for text, said in (
         ('[index]\ndense = "lsh"', "no dense index 'lsh'; choose one of auto"),
         ("[index]\nmemory_mb = -1", "must not be negative"),
-        ("[index]\nmemory = 1", "unknown key 'memory'; known keys are dense, memory_mb"),
+        ("[index]\nmemory = 1", "unknown key 'memory'; known keys are dense, memory_mb, search_on"),
         ("index = 3", "must be a table"),
         ("[index]\ndense = 3", "dense must be a string"),
     ):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ragindex.config import Chunking
 from ragindex.errors import EncoderError, EncoderMismatchError, UsageError
 from ragindex.index import locating
+from ragindex.index.sharing import LoadedEncoders
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import EncoderRow
 from ragindex.store.snapshot import LiveIndexes
@@ -88,7 +89,8 @@ class Serving:
     """The generation that serves one collection, as of now. Thread-safe.
 
     wanted: the encoder that the user named, or None for the store's own choice; default: that of a new store; device:
-    where one that is loaded here runs.
+    where one that is loaded here runs; search_on: see `ragindex.config.Storage`; loaded: the encoders of other
+    collections of the store, opened alike.
     """
 
     def __init__(
@@ -99,18 +101,26 @@ class Serving:
         wanted: str | Encoder | BroughtEncoder | None,
         default: str,
         device: str | None = None,
+        search_on: str = "cpu",
+        loaded: LoadedEncoders | None = None,
     ) -> None:
         self._catalog = catalog
         self._collection = collection
         self._store = catalog.directory.resolve()
         self._wanted = wanted
-        self._default, self._device = default, device
+        self._default, self._device, self._search_on = default, device, search_on
+        self._loaded = LoadedEncoders() if loaded is None else loaded
         self._lock = threading.RLock()
         self._coming: Generation | None = None
         row = catalog.encoder()
         # One that a program brought is asked for vectors before it is known; that waits until one is needed.
-        loaded = None if wanted is None or isinstance(wanted, str) or _is_brought(wanted) else wanted
-        self._generation = self._made(row, self._indexes(row), loaded)
+        given = None if wanted is None or isinstance(wanted, str) or _is_brought(wanted) else wanted
+        self._generation = self._made(row, self._indexes(row), given)
+
+    @property
+    def wanted(self) -> str | Encoder | BroughtEncoder | None:
+        """The encoder that the user named, until the store was told of another one here."""
+        return self._wanted
 
     def current(self) -> Generation:
         """The generation of the encoder that is active in the catalogue.
@@ -173,6 +183,7 @@ class Serving:
 
     def upcoming(self, encoder: Encoder, row: EncoderRow) -> Generation:
         """The generation that will serve once `row` is activated; until then `current` does not give it."""
+        self._loaded.add(encoder)
         return self._made(row, self._generation.live.under(row), encoder)
 
     @contextmanager
@@ -223,9 +234,10 @@ class Serving:
         assert wanted is None or isinstance(wanted, str), "an encoder that was given is not loaded"
         if row is None:
             return Encoder.load(wanted or self._default, device=self._device)
+        name = wanted or locating.located(row.locator, self._store)
+        dimensions = row.dimensions
         try:
-            name = wanted or locating.located(row.locator, self._store)
-            encoder = locating.load(name, row.dimensions, device=self._device)
+            encoder = self._loaded.get(row.fingerprint, lambda: locating.load(name, dimensions, device=self._device))
         except EncoderError as error:
             if wanted is not None:
                 raise
@@ -235,8 +247,10 @@ class Serving:
 
     def _indexes(self, row: EncoderRow | None) -> LiveIndexes:
         if row is None:
-            return LiveIndexes(self._catalog, self._store, self._collection, None, None)
-        return LiveIndexes(self._catalog, self._store, self._collection, row.id, row.dimensions)
+            return LiveIndexes(self._catalog, self._store, self._collection, None, None, search_on=self._search_on)
+        return LiveIndexes(
+            self._catalog, self._store, self._collection, row.id, row.dimensions, search_on=self._search_on
+        )
 
     def _check(self, encoder: Encoder | BroughtEncoder, row: EncoderRow) -> None:
         if row.fingerprint == encoder.fingerprint:

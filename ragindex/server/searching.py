@@ -92,14 +92,10 @@ async def documents(
     """The indexed documents by path."""
 
     def listed() -> DocumentList:
-        wanted = contains.casefold()
-        rows = [
-            row
-            for row in desk.library.index(collection).documents()
-            if wanted in row["path"].casefold() or wanted in row["title"].casefold()
-        ]
-        shown = [DocumentRow(**row) for row in rows[offset : offset + limit]]
-        return DocumentList(total=len(rows), offset=offset, documents=shown)
+        index = desk.library.index(collection)
+        rows = index.documents(contains=contains, limit=limit, offset=offset)
+        total = index.document_count(contains=contains)
+        return DocumentList(total=total, offset=offset, documents=[DocumentRow(**row) for row in rows])
 
     async with desk.admitted():
         return await desk.call(listed)

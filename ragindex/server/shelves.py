@@ -19,12 +19,10 @@ class Library:
     """
 
     def __init__(self, store: str | Path, *, default: str = "default", settings: Settings | None = None) -> None:
-        self._store = Path(store)
-        self._settings = settings
         self._lock = threading.Lock()
         self._open: dict[str, Index] = {}
         self.default = default
-        self._open[default] = Index.open(self._store, collection=default, create=False, settings=settings)
+        self._open[default] = Index.open(Path(store), collection=default, create=False, settings=settings)
         self.store = self._open[default].store
 
     def names(self) -> list[str]:
@@ -41,7 +39,7 @@ class Library:
                 raise Refusal(
                     404, f"There is no collection {name!r}; there are {', '.join(self.names())}.", param="collection"
                 )
-            self._open[name] = Index.open(self._store, collection=name, create=False, settings=self._settings)
+            self._open[name] = self._open[self.default].sibling(name)
             return self._open[name]
 
     def close(self) -> None:

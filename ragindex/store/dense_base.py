@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ragindex.store.gpu import Gpu
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 from ragindex.store.schemes import Scheme
 from ragindex.store.tuning import Truth, Tuning
@@ -48,6 +49,11 @@ class Base(Protocol):
         (d,), best first; fewer only when there are fewer.
 
         The scores of a rescored scheme only put candidates in order; those of the others are exact.
+        """
+
+    def on(self, gpu: Gpu) -> Base:
+        """As this one, but searches without a filter run on the graphics card, if they can in this scheme. Raises
+        StoreError as `Gpu.copied` does.
         """
 
     def extended(self, gone: IdArray, put: VectorBatch) -> Base | None:

@@ -9,6 +9,7 @@ import numpy as np
 from ragindex.store.codecs import Codec, Codes, Float8Axes, SignBits
 from ragindex.store.dense_base import NOTHING
 from ragindex.store.faiss_base import Buffer
+from ragindex.store.gpu import Gpu
 from ragindex.store.mapped_arrays import read_arrays, write_arrays
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 from ragindex.store.schemes import Scheme
@@ -60,6 +61,10 @@ class CodesBase:
             return NOTHING
         ranked = self._codec.nearest(query, codes, count)
         return Scored(ids[ranked.places], ranked.scores)
+
+    def on(self, gpu: Gpu) -> CodesBase:  # noqa: ARG002 - nothing of it runs there
+        """See `Base`."""
+        return self
 
     def extended(self, gone: IdArray, put: VectorBatch) -> CodesBase | None:
         """See `Base`."""

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ragindex.store.dense_base import NOTHING
+from ragindex.store.dense_base import NOTHING, SLACK
 from ragindex.store.faiss_base import Buffer, load_faiss, read_mapped
+from ragindex.store.gpu import MOST, Gpu
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 from ragindex.store.schemes import SCHEMES
 from ragindex.store.tuning import Truth, Tuning
 from ragindex.store.vector_index import Scored, best, inside
 
 __all__ = ["FlatBase", "FlatDraft"]
+
+_CHECKED = 32  # rows that are searched for to compare a copy with the original
+_FEW = 0.25  # share of the rows up to which they are gathered
 
 
 class FlatBase:
@@ -24,7 +28,7 @@ class FlatBase:
     tuning = Tuning()
     factory = "Flat"
 
-    def __init__(self, index: Any, *, buffer: Buffer | None = None) -> None:
+    def __init__(self, index: Any, *, buffer: Buffer | None = None, gpu: Gpu | None = None) -> None:
         faiss = load_faiss()
         self._index = index
         self._buffer = buffer  # what a mapped index lies in
@@ -37,6 +41,8 @@ class FlatBase:
         # In a file vectors may begin at any byte, and a product over such ones would copy them for every query.
         aligned = np.require(rows, np.float32, "A")
         self._rows: Float32Array = aligned.reshape(index.ntotal, index.d)
+        self._gpu = gpu
+        self._copy = None if gpu is None else gpu.copied(flat, self._rows[:: max(1, len(self.ids) // _CHECKED)])
 
     @classmethod
     def of(cls, batch: VectorBatch) -> FlatBase:
@@ -58,12 +64,22 @@ class FlatBase:
 
     def nearest(self, query: Float32Array, count: int, usable: IdArray | None) -> Scored:
         """The nearest exactly; see `Base`."""
-        # One product over everything is faster than gathering most of the rows first.
-        scores = self._rows @ query
+        if usable is None and self._gpu is not None and count + SLACK <= min(MOST, len(self.ids)):
+            found = self._gpu.search(self._copy, query, count + SLACK)
+            return best(self.ids[found.ids], found.scores, count)
         if usable is None:
-            return best(self.ids, scores, count)
+            return best(self.ids, self._rows @ query, count)
         usable = usable[inside(self.ids, usable)]
-        return NOTHING if len(usable) == 0 else best(usable, scores[np.searchsorted(self.ids, usable)], count)
+        if len(usable) == 0:
+            return NOTHING
+        places = np.searchsorted(self.ids, usable)
+        # One product over everything is faster than gathering most of the rows first.
+        few = len(usable) < _FEW * len(self.ids)
+        return best(usable, self._rows[places] @ query if few else (self._rows @ query)[places], count)
+
+    def on(self, gpu: Gpu) -> FlatBase:
+        """See `Base`."""
+        return FlatBase(self._index, buffer=self._buffer, gpu=gpu)
 
     def extended(self, gone: IdArray, put: VectorBatch) -> FlatBase:
         """See `Base`."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from ragindex.store.dense_base import NOTHING, SLACK
 from ragindex.store.faiss_base import Buffer, load_faiss, own_copy, read_mapped, selector
+from ragindex.store.gpu import Gpu
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 from ragindex.store.schemes import SCHEMES
 from ragindex.store.tuning import FAR, Truth, Tuning, enough, tuning_of
@@ -82,6 +83,10 @@ class GraphBase:
         parameters = self._faiss.SearchParameters(sel=chosen)
         scores, places = (part[0] for part in self._storage.search(query[None], wanted, params=parameters))
         return best(self._names[places[places >= 0]], scores[places >= 0], count)
+
+    def on(self, gpu: Gpu) -> GraphBase:  # noqa: ARG002 - nothing of it runs there
+        """See `Base`."""
+        return self
 
     def extended(self, gone: IdArray, put: VectorBatch) -> GraphBase | None:
         """See `Base`."""

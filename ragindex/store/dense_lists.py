@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ragindex.store.dense_base import NOTHING, SLACK
-from ragindex.store.faiss_base import Buffer, load_faiss, own_copy, read_mapped, selector, trainable_lists
+from ragindex.store.dense_probing import Allowed, Lists, Probing, allowed_in
+from ragindex.store.faiss_base import Buffer, load_faiss, own_copy, read_mapped, trainable_lists
+from ragindex.store.gpu import MOST, Gpu
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 from ragindex.store.schemes import Scheme
 from ragindex.store.tuning import DEEPEST, FAR, Truth, Tuning, enough, tuning_of
@@ -24,6 +26,7 @@ from ragindex.store.vector_index import Scored, best
 __all__ = ["ListsBase", "ListsDraft", "sample_size"]
 
 _SAMPLE_PER_LIST = 64  # training vectors per inverted list
+_CHECKED = 32  # centres that are searched for to compare a copy with the original
 _FEWEST_PROBES = 8
 _STEP = 1.4
 
@@ -36,14 +39,20 @@ def sample_size(count: int) -> int:
 class ListsBase:
     """A FAISS IVF index."""
 
-    def __init__(self, scheme: Scheme, tuning: Tuning, index: Any, *, buffer: Buffer | None = None) -> None:
+    def __init__(
+        self, scheme: Scheme, tuning: Tuning, index: Any, *, buffer: Buffer | None = None, gpu: Gpu | None = None
+    ) -> None:
         self._faiss = load_faiss()
         self._index = index
         self._buffer = buffer  # what a mapped index lies in
         self.scheme = scheme
         self.tuning = tuning
         self.dimensions = int(index.d)
-        self.ids = _ids(self._faiss, index)
+        self.ids, self._lists = _placed(self._faiss, index)
+        self._sizes = np.bincount(self._lists, minlength=index.nlist)
+        self._recent: Allowed | None = None  # a filter is used for several queries
+        self._gpu = gpu
+        self._copy = None if gpu is None else gpu.copied(index, self._centres(), self._parameters(index.nprobe, None))
 
     @classmethod
     def read(cls, scheme: Scheme, tuning: Tuning, data: Buffer) -> ListsBase:
@@ -60,21 +69,44 @@ class ListsBase:
 
     def nearest(self, query: Float32Array, count: int, usable: IdArray | None) -> Scored:
         """What lies in the lists around `query`; in more of them until there is enough. See `Base`."""
-        index, total = self._index, len(self.ids)
-        # Ids that the base does not hold may be among the usable; they only make the search a little more thorough.
-        most = total if usable is None else min(len(usable), total)
-        if most == 0:
+        if usable is not None and len(usable):
+            return best(*self._probed(query, count + SLACK, usable), count)
+        index, total = self._index, len(self.ids) if usable is None else 0
+        if total == 0:
             return NOTHING
-        chosen = None if usable is None else selector(self._faiss, usable)
-        # The fewer are usable, the more lists it takes to meet enough of them.
-        probes = min(index.nlist, math.ceil(index.nprobe * total / most))
+        probes = index.nprobe
         while True:
-            parameters = self._parameters(probes, chosen)
-            scores, ids = (part[0] for part in index.search(query[None], min(count + SLACK, total), params=parameters))
+            ids, scores = self._around(query, min(count + SLACK, total), probes)
             found = ids >= 0
-            if np.count_nonzero(found) >= min(count, most) or probes == index.nlist:
+            if np.count_nonzero(found) >= min(count, total) or probes == index.nlist:
                 return best(ids[found], scores[found], count)
             probes = min(index.nlist, 4 * probes)
+
+    def _around(self, query: Float32Array, count: int, probes: int) -> Scored:
+        parameters = self._parameters(probes, None)
+        if self._gpu is not None and max(count, probes) <= MOST:
+            return self._gpu.search(self._copy, query, count, parameters)
+        scores, ids = (part[0] for part in self._index.search(query[None], count, params=parameters))
+        return Scored(ids, scores)
+
+    def _centres(self) -> Float32Array:
+        return np.ascontiguousarray(self._index.quantizer.reconstruct_n(0, min(_CHECKED, self._index.nlist)))
+
+    def _probed(self, query: Float32Array, count: int, usable: IdArray) -> Scored:
+        allowed = self._recent
+        if allowed is None or allowed.ids is not usable:
+            allowed = allowed_in(self._faiss, usable, ids=self.ids, lists=self._lists, sizes=self._sizes)
+            self._recent = allowed
+        if allowed.total == 0:
+            return NOTHING
+        probing = Probing(self._faiss, self._index, allowed, query)
+        return probing.nearest(count, self._parameters(1, allowed.chosen))
+
+    def on(self, gpu: Gpu) -> ListsBase:
+        """See `Base`. RaBitQ's codes are the processor's alone."""
+        if self.scheme.code.startswith("RaBitQ"):
+            return self
+        return ListsBase(self.scheme, self.tuning, self._index, buffer=self._buffer, gpu=gpu)
 
     def extended(self, gone: IdArray, put: VectorBatch) -> ListsBase | None:
         """Lists that were trained are kept until the base has grown fourfold. See `Base`."""
@@ -111,14 +143,21 @@ class ListsBase:
         return getattr(self._faiss, kind)(sel=chosen, nprobe=probes)
 
 
-def _ids(faiss: Any, index: Any) -> IdArray:
-    lists = index.invlists
-    parts = [
-        faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number)).copy()
-        for number in range(index.nlist)
-        if lists.list_size(number)
-    ]
-    return np.sort(np.concatenate(parts)).astype(np.int64)
+class _Placed(NamedTuple):
+    """Ids, ascending, and the list that each lies in."""
+
+    ids: IdArray
+    lists: Lists
+
+
+def _placed(faiss: Any, index: Any) -> _Placed:
+    held = index.invlists
+    sizes = [held.list_size(number) for number in range(index.nlist)]
+    parts = [faiss.rev_swig_ptr(held.get_ids(number), size).copy() for number, size in enumerate(sizes) if size]
+    ids = np.concatenate(parts).astype(np.int64)
+    order = np.argsort(ids, kind="stable")
+    lists = np.repeat(np.arange(index.nlist, dtype=np.min_scalar_type(index.nlist)), sizes)
+    return _Placed(ids[order], lists[order])
 
 
 class ListsDraft:

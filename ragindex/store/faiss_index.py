@@ -17,6 +17,7 @@ import numpy as np
 from ragindex.store.dense_base import NOTHING, SLACK, Base, Source
 from ragindex.store.dense_build import build, read
 from ragindex.store.faiss_base import Buffer, load_faiss
+from ragindex.store.gpu import Gpu
 from ragindex.store.rows import Float32Array, IdArray, VectorBatch
 from ragindex.store.schemes import Scheme
 from ragindex.store.tuning import Tuning
@@ -38,6 +39,7 @@ class _State:
     gone: IdArray  # ids of the base that no longer count, ascending
     delta: VectorBatch
     vectors: VectorFile | None = None  # those of the base
+    fast: Base | None = None  # the base as it is searched, where that is not itself
 
     @cached_property
     def base_ids(self) -> IdArray:
@@ -124,6 +126,13 @@ class FaissIndex:
         with self._lock:
             self._state = replace(self._state, vectors=vectors)
 
+    def run_on(self, gpu: Gpu) -> None:
+        """Search the base on a graphics card from now on, if its scheme can be. Raises StoreError as `Gpu.copied`."""
+        with self._lock:
+            base = self._state.base
+            if base is not None and self._state.fast is None:
+                self._state = replace(self._state, fast=base.on(gpu))
+
     def add(self, ids: IdArray, vectors: Float32Array) -> None:
         """Put vectors (n, d); an id that is present is replaced."""
         with self._lock:
@@ -177,11 +186,13 @@ class FaissIndex:
         return len(state.base_ids) - len(state.gone) + len(state.delta.ids)
 
     def _search_base(self, state: _State, query: Float32Array, k: int, allowed: IdArray | None) -> Scored:
-        base, usable = state.base, allowed
+        base, usable = state.fast or state.base, allowed
         if base is None:
             return NOTHING
-        if len(state.gone):
-            usable = state.live if allowed is None else allowed[~inside(state.gone, allowed)]
+        if len(state.gone) and allowed is None:
+            usable = state.live
+        elif allowed is not None and inside(allowed, state.gone).any():  # the same array every time else: see ListsBase
+            usable = allowed[~inside(state.gone, allowed)]
         if not base.scheme.rescored:
             return base.nearest(query, k, usable)
         depth = base.tuning.candidates(k + SLACK)

@@ -11,6 +11,7 @@ from ragindex.store import dense_files
 from ragindex.store.catalog import Catalog
 from ragindex.store.dense_base import Source
 from ragindex.store.faiss_index import FaissIndex
+from ragindex.store.gpu import Gpu
 from ragindex.store.rows import EncoderRow, IdArray, Mark, VectorBatch
 from ragindex.store.schemes import SCHEMES, Scheme, choose, read_plan
 from ragindex.store.tuning import Tuning
@@ -37,7 +38,9 @@ class _Loaded:
 class LiveDense:
     """Opened at the first use: from the snapshot if it is sound, else from the catalogue; then changes are replayed."""
 
-    def __init__(self, catalog: Catalog, folder: Path, collection: int, encoder: EncoderRow) -> None:
+    def __init__(
+        self, catalog: Catalog, folder: Path, collection: int, encoder: EncoderRow, *, search_on: str = "cpu"
+    ) -> None:
         self._catalog = catalog
         self._folder = folder
         self._collection = collection
@@ -45,6 +48,19 @@ class LiveDense:
         self._lock = threading.RLock()
         self._index: FaissIndex | None = None
         self._mark = Mark()
+        self._search_on = search_on
+        self._gpu: Gpu | None = None
+
+    def searched(self) -> FaissIndex:
+        """As `current`, where it is to be searched. Raises MissingDependencyError without the GPU that this needs, and
+        StoreError as `Gpu.copied` does.
+        """
+        index = self.current()
+        if self._search_on == "gpu":
+            with self._lock:
+                self._gpu = self._gpu or Gpu()
+            index.run_on(self._gpu)
+        return index
 
     def current(self) -> FaissIndex:
         """The index as of the catalogue's last commit. Raises MissingDependencyError without FAISS."""
@@ -58,15 +74,17 @@ class LiveDense:
             return index
 
     def publish(self, *, force: bool) -> bool:
-        """Under the lease: write the snapshot if the one on disk is far behind, or at all behind or of another scheme
-        than is wanted and `force`. Whether it did.
+        """Under the lease: write the snapshot if the one on disk is far behind, or with `force` if it is behind by more
+        than is left to be replayed, or of another scheme than is wanted. Whether it did.
         """
         now = self._catalog.mark(self._collection)
         manifest = self._sound_manifest()
         if manifest is not None:
             behind = now.generation - manifest.generation
-            level = manifest.mark == now and (not force or manifest.scheme == self._wanted().name)
-            if level or (not force and 0 <= behind <= _tolerated(manifest.count)):
+            if not force and 0 <= behind <= _tolerated(manifest.count):
+                return False
+            level = dense_files.is_level(manifest, self._catalog, self._collection)
+            if force and level and manifest.scheme == self._wanted().name:
                 return False
         elif not force and now.generation <= _FEW:
             return False
