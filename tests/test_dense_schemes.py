@@ -6,10 +6,11 @@ from dense_kit import D, World, assert_equal, recall
 
 from ragindex.config import DENSE_INDEXES
 from ragindex.errors import UsageError
-from ragindex.store import codecs
+from ragindex.store import codecs, dense_probing
 from ragindex.store.dense_base import Source
 from ragindex.store.dense_lists import ListsDraft
 from ragindex.store.faiss_index import FaissIndex
+from ragindex.store.rows import VectorBatch
 from ragindex.store.schemes import SCHEMES, Plan, choose
 from ragindex.store.tuning import Truth, Tuning, imitated, tuning_of
 from ragindex.store.vector_file import VectorFile, write_vectors
@@ -78,6 +79,39 @@ def test_the_search_visits_more_lists_until_k_are_found(scheme):
     index, _ = world.build(scheme=scheme)
     index._state.base._index.nprobe = 1
     assert len(index.search(world.query(), 1_500).ids) == 1_500
+
+
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("share", [0.5, 0.1])
+@pytest.mark.parametrize("scheme", ["ivf-fp16", "ivf-sq8"])  # shorter codes blur what lies far off
+def test_a_filter_that_goes_with_or_against_the_query(scheme, share, side, monkeypatch):
+    """Enough allowed vectors are met, not enough lists visited: those around the query may hold none of them."""
+    monkeypatch.setattr(dense_probing, "_ANYWAY", 20)
+    world = World(4_000)
+    index, reference = world.build(scheme=scheme)
+    index._state.base._index.nprobe = max(1, index._state.base._index.nlist // 8)
+    found = []
+    for _ in range(12):
+        query = world.query()
+        order = np.argsort(-side * (world.vectors @ query))
+        allowed = np.sort(world.ids[order[: int(share * len(order))]])
+        exact = reference.search(query, 10, allowed)
+        for _ in range(2):  # the second time what is known of the allowed is used again
+            scores = index.search(query, 10, allowed).scores
+        found.append(np.mean(scores >= exact.scores[-1] - 2e-6))
+    assert np.mean(found) >= 0.9
+
+
+@pytest.mark.parametrize("scheme", LISTS)
+def test_ids_that_are_far_between_and_strangers_among_the_allowed(scheme):
+    world = World(600)
+    world.ids = world.ids * 1_000_003
+    world.fetch = lambda ids: VectorBatch(ids, world.vectors[(ids // 1_000_003 - 5) // 3])
+    index, reference = world.build(scheme=scheme)
+    allowed = np.sort(np.concatenate([world.ids[::2], [1, 2, 3, world.ids[-1] + 7]]))
+    query = world.query()
+    assert_equal(index.search(query, 5, allowed), reference.search(query, 5, allowed))
+    assert len(index.search(query, 5, np.array([1, 2, 3])).ids) == 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 12, 700])

@@ -23,7 +23,18 @@ from ragindex import Encoder
 from ragindex.resources import resource
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("adapt", "indexing", "querying", "encoders", "how-it-works", "training", "storage")
+PAGES = (
+    "adapt",
+    "filters",
+    "upgrading",
+    "indexing",
+    "querying",
+    "encoders",
+    "how-it-works",
+    "training",
+    "storage",
+    "durability",
+)
 
 # Lengths of runs that take minutes, and sizes, as a test can afford them.
 _SHORTER = (

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from ragindex.errors import StoreError, StoreLockedError
+from ragindex.store import lease as leases
 from ragindex.store.lease import WriterLease
 
 HOLD = """
@@ -69,3 +70,13 @@ def test_a_note_that_is_no_json_still_gives_a_sentence(tmp_path):
 def test_a_folder_that_does_not_exist(tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         WriterLease(tmp_path / "none", command="x").acquire()
+
+
+def test_a_holder_whose_note_is_on_the_way_is_named(tmp_path, monkeypatch):
+    """Between taking the lock and telling so there is a moment, in which another asks."""
+    with WriterLease(tmp_path, command="first"):
+        note = (tmp_path / "writer.lock").read_text()
+        (tmp_path / "writer.lock").write_text("")
+        monkeypatch.setattr(leases.time, "sleep", lambda _: (tmp_path / "writer.lock").write_text(note))
+        with pytest.raises(StoreLockedError, match=rf"process {os.getpid()} on .* \(first\)"):
+            WriterLease(tmp_path, command="second", wait=0.0).acquire()

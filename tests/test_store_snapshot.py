@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,3 +363,36 @@ def test_deletions_that_still_count_in_scores_are_not_settled(store):
     published(store)
     assert live(store).settled()
     assert answers(live(store)) == answers(indexes)
+
+
+@pytest.mark.parametrize("step", ["replace", "rmtree"])
+def test_killed_while_the_lexical_index_is_exchanged(store, monkeypatch, step):
+    """At no step of it does half an index lie where a whole one is looked for."""
+    indexes, expected = published(store), answers(live(store))
+    seen = []
+    real_replace, real_rmtree = Path.replace, shutil.rmtree
+
+    def looked(*_):
+        seen.append((folder(store) / "lexical").exists())
+        assert live(store).problems() == []
+
+    def replace(path, target):
+        looked()
+        return real_replace(path, target)
+
+    def rmtree(path, **options):
+        for file in path.glob("meta.json"):
+            file.unlink()  # half-way
+        looked()
+        return real_rmtree(path, **options)
+
+    if step == "replace":
+        monkeypatch.setattr(Path, "replace", replace)
+    else:
+        monkeypatch.setattr(live_text.shutil, "rmtree", rmtree)
+    with WriterLease(store.folder, command="test"):
+        indexes.rebuild()
+    monkeypatch.undo()
+    assert seen
+    assert answers(live(store)) == expected
+    assert not list(folder(store).glob("lexical.*"))

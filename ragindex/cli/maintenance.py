@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from ragindex.cli import exit_codes
-from ragindex.cli.options import collection_option, json_option, open_index
+from ragindex.cli.options import collection_option, json_option, locate, open_index
 from ragindex.cli.render import failure_lines, field_lines, human_bytes, verification_lines
 from ragindex.cli.terminal import emit, emit_json, note, one_line, terminal_for
 from ragindex.config import DENSE_INDEXES
+from ragindex.errors import CorruptionError
 from ragindex.types import Verification
 
 __all__ = ["compact", "failures", "list_documents", "repair", "status", "verify"]
@@ -76,13 +77,23 @@ def verify(ctx: click.Context, *, collection: str, as_json: bool) -> None:
     _show(ctx, found, as_json=as_json)
 
 
-@click.command(short_help="Make the search indexes again; embeds nothing.")
+@click.command(short_help="Mend what is damaged; embeds nothing.")
 @collection_option
 @json_option
 @click.pass_context
 def repair(ctx: click.Context, *, collection: str, as_json: bool) -> None:
-    """Make the search indexes again from the catalogue; embeds nothing. Exits with 2 when problems remain."""
-    with open_index(ctx, collection=collection) as index:
+    """Mend the catalogue and make the search indexes again from it; embeds nothing. Exits with 2 when problems remain.
+
+    What was damaged beyond mending is marked: the next run of `index` reads it again and embeds only what is missing.
+    """
+    try:
+        index = open_index(ctx, collection=collection)
+    except CorruptionError:
+        from ragindex.index import Index
+
+        Index.rescue(locate(ctx))
+        index = open_index(ctx, collection=collection)
+    with index:
         found = index.repair()
     _show(ctx, found, as_json=as_json)
 

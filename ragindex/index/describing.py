@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from ragindex.index.locating import located
 from ragindex.index.places import Places
 from ragindex.store.catalog import Catalog
-from ragindex.store.rows import Activation, EncoderRow
+from ragindex.store.database import FILE_NAME
+from ragindex.store.rows import Activation, DocumentRow, EncoderRow
 from ragindex.store.schemes import read_plan
 from ragindex.store.snapshot import IndexStatus, LiveIndexes
 
@@ -43,7 +45,7 @@ def status(catalog: Catalog, collection: str, places: Places, live: LiveIndexes)
         "generation": state.generation,
         "pending": state.pending,
         "bytes": {
-            "catalog": sum(file.stat().st_size for file in places.store.glob("catalog.sqlite*")),
+            "catalog": _catalog_bytes(places.store),
             "dense": state.dense_bytes + state.vector_bytes,
             "lexical": state.lexical_bytes,
         },
@@ -68,8 +70,8 @@ def dense(catalog: Catalog, collection: int, state: IndexStatus) -> dict[str, An
     }
 
 
-def documents(catalog: Catalog, collection: int) -> list[dict[str, Any]]:
-    """Every document by path."""
+def documents(rows: Iterable[DocumentRow]) -> list[dict[str, Any]]:
+    """Documents in the order in which they are given."""
     return [
         {
             "path": row.path,
@@ -84,13 +86,19 @@ def documents(catalog: Catalog, collection: int) -> list[dict[str, Any]]:
             "sha256": row.sha256,
             "indexed_at": row.indexed_at,
         }
-        for row in catalog.documents(collection)
+        for row in rows
     ]
 
 
 def bytes_below(directory: Path) -> int:
     """Sizes of all files in a directory."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def _catalog_bytes(store: Path) -> int:
+    """The catalogue with its log, without the backups beside it."""
+    files = [store / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal", "-shm")]
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def _encoder(row: EncoderRow, store: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ragindex.errors import RagIndexError
 from ragindex.index import describing
 from ragindex.index.places import Places
 from ragindex.index.serving import Generation, Serving
+from ragindex.index.sharing import LoadedEncoders
 from ragindex.index.storing import Storing
 from ragindex.store.catalog import Catalog
 from ragindex.store.lease import PromotionLease, WriterLease
@@ -51,14 +52,27 @@ class Index:
     """
 
     def __init__(
-        self, catalog: Catalog, *, collection: str, encoder: str | Encoder | BroughtEncoder | None, settings: Settings
+        self,
+        catalog: Catalog,
+        *,
+        collection: str,
+        encoder: str | Encoder | BroughtEncoder | None,
+        settings: Settings,
+        loaded: LoadedEncoders | None = None,
     ) -> None:
         self._catalog = catalog
         self._collection_id = catalog.collection(collection)
         self._places = Places(catalog, self._collection_id, settings)
         self._storing = Storing(catalog, self._collection_id, settings.index)
+        self._loaded = LoadedEncoders() if loaded is None else loaded
         self._serving = Serving(
-            catalog, self._collection_id, wanted=encoder, default=settings.encoder, device=settings.device
+            catalog,
+            self._collection_id,
+            wanted=encoder,
+            default=settings.encoder,
+            device=settings.device,
+            search_on=settings.index.search_on,
+            loaded=self._loaded,
         )
         self.store = self._places.store
         self.base = self._places.base
@@ -93,6 +107,23 @@ class Index:
             catalog.close()
             raise
         return index
+
+    def sibling(self, collection: str) -> Index:
+        """Another collection of the same store, which is there already, opened as this one was; to be closed by itself.
+        The encoder is loaded once for both. Raises UsageError when there is none of that name.
+        """
+        catalog = Catalog.open(self.store, create=False)
+        try:
+            return type(self)(
+                catalog,
+                collection=collection,
+                encoder=self._serving.wanted,
+                settings=self.settings,
+                loaded=self._loaded,
+            )
+        except BaseException:
+            catalog.close()
+            raise
 
     def close(self) -> None:
         """Release files and threads; harmless when repeated."""
@@ -153,6 +184,7 @@ class Index:
             else:
                 report = self._run(generation, loader=scope.loader, attempt=scope.attempt).execute(plan, shown)
                 generation.live.publish(force=True)
+            self._places.completed(scope)
         return replace(report, seconds=time.monotonic() - began)
 
     def put(self, documents: Sequence[Document], *, progress: Progress | None = None) -> IndexReport:
@@ -167,7 +199,7 @@ class Index:
             generation = self._serving.for_writing(self.chunking)
             self._places.remember_chunking()
             self._storing.remember()
-            known = self._catalog.file_states(self._collection_id, None)
+            known = self._catalog.states_of(self._collection_id, [document.path for document in documents])
             report = self._run(generation, loader="", attempt="").put(documents, known, progress or Silent())
             generation.live.publish(force=True)
         return replace(report, seconds=time.monotonic() - began)
@@ -315,9 +347,20 @@ class Index:
         """
         return describing.status(self._catalog, self.collection, self._places, self._serving.indexes())
 
-    def documents(self) -> list[dict[str, Any]]:
-        """Every document by path; JSON-ready."""
-        return describing.documents(self._catalog, self._collection_id)
+    def documents(
+        self, *, prefix: str | None = None, contains: str = "", limit: int | None = None, offset: int = 0
+    ) -> list[dict[str, Any]]:
+        """Documents by path; JSON-ready: all of them, or `limit` after the first `offset`.
+
+        prefix: those in a folder, or one document, by their paths in the index; contains: those with this in the path
+        or the title, in any case.
+        """
+        rows = self._catalog.documents(self._collection_id, prefix, contains=contains, limit=limit, offset=offset)
+        return describing.documents(rows)
+
+    def document_count(self, *, prefix: str | None = None, contains: str = "") -> int:
+        """How many documents there are; prefix and contains as in `documents`."""
+        return self._catalog.document_count(self._collection_id, prefix, contains=contains)
 
     def text(self, path: str) -> str:
         """The whole text of a document, by its path in the index. Raises UsageError when there is none."""
@@ -339,7 +382,7 @@ class Index:
         """
         with WriterLease(self.store, command="remove"):
             doomed = set().union(*map(self._places.doomed, paths))
-            present = doomed & set(self._catalog.file_states(self._collection_id, None))
+            present = set(self._catalog.states_of(self._collection_id, sorted(doomed)))
             self._catalog.commit(self._collection_id, Batch(removes=sorted(present), cleared_failures=sorted(doomed)))
             self._serving.indexes().publish(force=True)
         return len(present)
@@ -348,15 +391,34 @@ class Index:
         """Read everything and compare: catalogue with itself, snapshots and copies of encoders with the catalogue.
         Changes nothing.
         """
-        problems = [*self._catalog.integrity(), *self._serving.indexes().problems(), *self._promoter.problems()]
+        from ragindex.store.repairing import unlike_copies
+
+        problems = [*self._catalog.integrity(), *unlike_copies(self._catalog)]
+        problems += [*self._serving.indexes().problems(), *self._promoter.problems()]
         counts = self._catalog.counts(self._collection_id)
         return Verification(not problems, counts.documents, counts.chunks, counts.vectors, tuple(problems))
 
     def repair(self) -> Verification:
-        """Make the snapshots again from the catalogue, embedding nothing; what remains broken is in the result."""
+        """Mend the catalogue from itself and its snapshots, then make these again from it, embedding nothing; what
+        remains broken is in the result.
+        """
+        from ragindex.store.repairing import repair
+
         with WriterLease(self.store, command="repair"):
+            repair(self.store)
             self._serving.indexes().rebuild()
         return self.verify()
+
+    @staticmethod
+    def rescue(store: str | Path) -> None:
+        """Make a store that cannot be opened one that can, of what can still be read of its catalogue; `repair` it
+        afterwards. Raises CorruptionError when nothing can be read. The damaged file is kept beside it.
+        """
+        from ragindex.store.repairing import repair
+
+        directory = Path(store).expanduser().absolute()
+        with WriterLease(directory, command="repair"):
+            repair(directory)
 
     def compact(self, *, forget_previous: bool = False, dense: str | None = None) -> dict[str, Any]:
         """Drop vectors that no chunk uses, and all but those of the encoder that serves and the one before it, with
@@ -367,10 +429,14 @@ class Index:
         bytes of the store, "forgotten" is the name of the encoder that was given up, or None; "dense": as in `status`.
         Raises UsageError for a scheme that there is not, or that contradicts the settings.
         """
+        from ragindex.store.repairing import trusted_copies
+
         self._storing.plan(dense)  # a scheme that cannot be is refused before anything happens
         with PromotionLease(self.store, command="compact"), WriterLease(self.store, command="compact"):
             self._storing.remember(dense)
             before = describing.bytes_below(self.store)
+            # The snapshots go with what they know; what they know better than the catalogue must not.
+            self._catalog.mend(trusted_copies(self._catalog))
             forgotten = self._promoter.forget() if forget_previous else None
             removed = self._promoter.sweep()
             self._catalog.vacuum()

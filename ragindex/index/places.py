@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ragindex.config import Chunking, Settings
 from ragindex.errors import UsageError
 from ragindex.store.catalog import Catalog
+from ragindex.store.registry import SALVAGED
 
 if TYPE_CHECKING:
     from ragindex.ingest.plan import Scope
@@ -72,6 +73,15 @@ class Places:
             if name not in known:
                 self._catalog.add_root(self._collection, name)
         self.remember_chunking()
+
+    def completed(self, scope: Scope) -> None:
+        """Every document below these roots is there: where those are all roots, none is missed any more."""
+        from ragindex.ingest.plan import document_name
+
+        if self._catalog.setting(SALVAGED):
+            read = {document_name(root, self.base) for root in scope.roots}
+            if "." in read or read.issuperset(self._catalog.roots(self._collection)):
+                self._catalog.set_setting(SALVAGED, False)
 
     def remember_chunking(self) -> None:
         """Keep how text is cut."""

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["OnKnown", "RecordWriting"]
 
 OnKnown = Literal["replace", "skip", "refuse"]
-_BATCH = 512
+_BATCH = 512  # records that are embedded before anything is committed
+_READY_BATCH = 4096  # where there is nothing to embed; a commit has costs of its own
 _PATIENCE = 60.0  # seconds that a writer waits for another one
 
 
@@ -49,7 +50,12 @@ class RecordWriting:
         unique = _unique(records, known)
         if known == "refuse":
             self._chosen(unique, known)
-        return sum(self._put(unique[start : start + _BATCH], known) for start in range(0, len(unique), _BATCH))
+        size = _READY_BATCH if all(record.vector is not None for record in unique) else _BATCH
+        count = sum(self._put(unique[start : start + size], known) for start in range(0, len(unique), size))
+        if len(unique) > _BATCH:  # a load in bulk ends with its snapshots on disk; a few records are soon replayed
+            with self.lease("put"):
+                self._serving.indexes().publish(force=True)
+        return count
 
     def _put(self, records: Sequence[Record], known: OnKnown) -> int:
         while True:

@@ -8,14 +8,17 @@ damaged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ragindex.errors import StoreError, UsageError
+from ragindex.store.allowing import Allowing, Lists
 from ragindex.store.database import FILE_NAME, HEAD, Database
 from ragindex.store.feeding import Feeding
 from ragindex.store.finding import Finding
+from ragindex.store.listing import Listing
 from ragindex.store.reading import Reading
 from ragindex.store.recovering import Recovering
 from ragindex.store.registry import Registry
@@ -38,6 +41,9 @@ from ragindex.store.rows import (
     VectorBatch,
 )
 
+if TYPE_CHECKING:
+    from ragindex.store.mending import CopiesOf
+
 __all__ = [
     "HEAD",
     "Batch",
@@ -59,7 +65,7 @@ __all__ = [
 ]
 
 
-class Catalog(Registry, Reading, Finding, Feeding, Recovering):
+class Catalog(Registry, Reading, Listing, Finding, Allowing, Feeding, Recovering):
     """An open store; `directory` is the store's (`.ragindex`). Use `Catalog.open`, and close it or use it in a
     `with`.
     """
@@ -67,6 +73,7 @@ class Catalog(Registry, Reading, Finding, Feeding, Recovering):
     def __init__(self, directory: Path, database: Database) -> None:
         self.directory = directory
         self._database = database
+        self._lists = Lists()
 
     @classmethod
     def open(cls, directory: Path, *, create: bool = True) -> Catalog:
@@ -142,5 +149,31 @@ class Catalog(Registry, Reading, Finding, Feeding, Recovering):
         """What is wrong with the store, one sentence each; empty when every chunk is what it claims to be."""
         from ragindex.store import integrity
 
-        with self._database.reading() as connection:
+        with self._database.snapshot() as connection:
             return integrity.problems(connection)
+
+    def is_readable(self) -> bool:
+        """Whether SQLite finds its own pages and indexes in order."""
+        from ragindex.store import integrity
+
+        with self._database.snapshot() as connection:
+            return not integrity.structure(connection)
+
+    def unlike(self, copies: CopiesOf) -> list[str]:
+        """The paths of chunks whose vectors differ from these copies of them, one for each such chunk."""
+        from ragindex.store.copies import differing
+
+        query = "SELECT path FROM chunks JOIN documents ON documents.id = document_id WHERE chunks.id = ?"
+        with self._database.snapshot() as connection:
+            return [
+                connection.execute(query, (one.chunk_id,)).fetchone()[0]
+                for batch in copies.batches
+                for one in differing(connection, copies.encoder_id, batch)
+            ]
+
+    def mend(self, copies: Iterable[CopiesOf]) -> None:
+        """Under the lease: mend rows from each other and from copies of vectors; see `mending`."""
+        from ragindex.store import mending
+
+        with self._database.mending() as connection:
+            mending.mend(connection, copies)

@@ -10,20 +10,22 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragindex.errors import CorruptionError, SchemaError, StoreError
 from ragindex.store.connections import Connections, translated
+from ragindex.store.revisions import Revisions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-__all__ = ["FILE_NAME", "HEAD", "Database", "schema_version"]
+__all__ = ["BACKUP", "FILE_NAME", "HEAD", "Database", "schema_version"]
 
 FILE_NAME = "catalog.sqlite"
-HEAD = "0001"  # the revision this program reads and writes; a test holds it equal to the newest migration
+BACKUP = f"{FILE_NAME}.bak-"  # and the schema of the store before it was changed
+HEAD = "0002"  # the revision this program reads and writes; a test holds it equal to the newest migration
 
 
 class Database:
@@ -34,6 +36,7 @@ class Database:
     def __init__(self, file: Path, *, check_schema: bool = True) -> None:
         self.file = file
         self._connections = Connections(file)
+        self._revisions = Revisions(self._connections)
         self.read_only = self._connections.read_only
         self._lock = threading.Lock()
         self._engine: Engine | None = None
@@ -71,7 +74,24 @@ class Database:
         """A transaction that is committed at the end and undone by an exception. A commit survives loss of power."""
         self._check_writable()
         with self._transaction("BEGIN IMMEDIATE") as connection:
+            self._check_unchanged(connection)
             yield connection
+
+    def revision(self) -> int | None:
+        """A number that grows with every commit of whatever process; None where that cannot be told."""
+        return self._revisions.now()
+
+    @contextmanager
+    def mending(self) -> Iterator[sqlite3.Connection]:
+        """`writing` for plain SQL, which puts up with rows that are not what they should be."""
+        self._check_writable()
+        try:
+            with closing(self._connections.connect()) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translated(error, self.file) from error
 
     def vacuum(self) -> None:
         """Rewrite the file without its free pages."""
@@ -88,6 +108,7 @@ class Database:
 
     def close(self) -> None:
         """Close every idle connection; the last one of all processes folds the write-ahead log into the file."""
+        self._revisions.close()
         self._connections.close()
         if self._engine is not None:
             self._engine.dispose()
@@ -108,12 +129,23 @@ class Database:
         if self.read_only:
             raise StoreError(f"{self.file.parent} is read-only; make it writable to change the index.")
 
+    def _check_unchanged(self, connection: Connection) -> None:
+        """Another program may have upgraded the store since this one opened it."""
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        if found != HEAD:
+            raise SchemaError(
+                f"{self.file} was brought to the schema {found} while this program was using {HEAD}; nothing was "
+                "written, start the program again."
+            )
+
     def _check_schema(self) -> None:
         found = schema_version(self)
         if found > HEAD:
+            kept = sorted(self.file.parent.glob(f"{BACKUP}{HEAD}*"))
+            way_back = f", or put {kept[-1].name}, the store before it was upgraded, in its place" if kept else ""
             raise SchemaError(
                 f"{self.file} was written by a newer ragindex (schema {found}, this program knows {HEAD}); "
-                "upgrade the program."
+                f"upgrade the program{way_back}."
             )
         if found < HEAD:
             raise SchemaError(f"{self.file} has the schema {found} of an older ragindex; run `ragindex db upgrade`.")
@@ -128,7 +160,10 @@ def schema_version(database: Database) -> str:
                 f"{database.file} is not a ragindex catalogue; restore it from a backup or index again."
             )
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return "0000" if row is None else str(row[0])
+    version = "0000" if row is None else str(row[0])
+    if not version.isdigit():
+        raise CorruptionError(f"{database.file} does not tell its schema any more; run `ragindex repair`.")
+    return version
 
 
 def _compact_json(value: object) -> str:

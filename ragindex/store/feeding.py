@@ -11,7 +11,7 @@ from typing import Any
 from ragindex.errors import CorruptionError
 from ragindex.store.database import Database
 from ragindex.store.reading import listed, unpacked
-from ragindex.store.registry import json_value
+from ragindex.store.registry import headings
 from ragindex.store.rows import Changes, DocumentSpans, Float32Array, IdArray, Mark, TextEntry, VectorBatch
 
 __all__ = ["Feeding"]
@@ -185,4 +185,6 @@ def _batch(ids: list[int], blobs: list[bytes], dimensions: int) -> VectorBatch:
 
 
 def _entry(row: tuple[Any, ...]) -> TextEntry:
-    return TextEntry(row[0], row[1], row[2], tuple(json_value(row[3])), row[4], row[5])
+    if not all(isinstance(value, str) for value in (row[1], row[2], row[4])):
+        raise CorruptionError(f"The stored text of chunk {row[0]} is damaged; run `ragindex repair`.")
+    return TextEntry(row[0], row[1], row[2], headings(row[3]), row[4], row[5])

@@ -96,10 +96,13 @@ class LiveText:
             return _View(now, self._disk, None, _NONE, self._broken)
         lease = None if self._catalog.read_only else WriterLease.try_acquire(self._catalog.directory, command="query")
         if lease is not None:
-            with contextlib.closing(_Released(lease)):
+            published = False
+            # A query is answered on a full disk too.
+            with contextlib.closing(_Released(lease)), contextlib.suppress(StoreError):
                 self.publish()
+                published = True
             mark = self._disk_mark()
-            if mark is not None:
+            if published and mark is not None:
                 return _View(mark, self._disk, None, _NONE, self._broken)
         return self._overlaid()
 
@@ -142,15 +145,17 @@ class LiveText:
         return self._catalog.mark(self._collection) != mark or (self._disk is not None and len(self._disk) == expected)
 
     def _rebuild_on_disk(self) -> None:
-        draft = self._folder / "lexical.part"
+        draft, old = self._folder / "lexical.part", self._folder / "lexical.old"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(draft, ignore_errors=True)
+            for left in (draft, old):
+                shutil.rmtree(left, ignore_errors=True)
             mark = self._catalog.mark(self._collection)
             TantivyIndex(draft).apply(_NONE, self._catalog.iter_texts(self._collection), mark)
             if self._path.exists():
-                shutil.rmtree(self._path)
+                self._path.replace(old)  # whole: to be killed while deleting would leave half an index in its place
             draft.replace(self._path)
+            shutil.rmtree(old, ignore_errors=True)
         except (OSError, ValueError) as error:
             raise StoreError(f"The lexical index in {self._folder} cannot be written: {error}.") from error
         self._disk = None
@@ -187,10 +192,13 @@ class LiveText:
                 None if self._catalog.read_only else WriterLease.try_acquire(self._catalog.directory, command="query")
             )
             if lease is not None:
-                with contextlib.closing(_Released(lease)):
+                rebuilt = False
+                with contextlib.closing(_Released(lease)), contextlib.suppress(StoreError):
                     self._rebuild_on_disk()
+                    rebuilt = True
                 self._view = None
-                return self.current()
+                if rebuilt:
+                    return self.current()
             overlay = TantivyIndex(None)
             now = self._catalog.mark(self._collection)
             overlay.apply(_NONE, self._catalog.iter_texts(self._collection), None)

@@ -1,4 +1,4 @@
-"""The catalogue's answers about documents and chunks: planning a run, showing hits, listing, filtering."""
+"""The catalogue's answers about documents and chunks: planning a run, showing hits."""
 
 # ruff: noqa: S608 - statements are put together from constants; whatever a user wrote is a parameter
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from ragindex.errors import CorruptionError, UsageError
-from ragindex.filters import Filter
 from ragindex.store.database import Database
-from ragindex.store.filter_sql import Condition, condition, needs_chunks
-from ragindex.store.registry import ACTIVE_ENCODER, json_value
-from ragindex.store.rows import ChunkRow, Counts, DocumentRow, FailureRow, FailureState, FileState, IdArray
+from ragindex.store.filter_sql import Condition
+from ragindex.store.registry import ACTIVE_ENCODER, headings, json_value
+from ragindex.store.rows import ChunkRow, Counts, FailureRow, FailureState, FileState, IdArray
 
-__all__ = ["CHUNKS", "Reading", "as_chunk", "listed", "unpacked"]
+__all__ = ["CHUNKS", "Reading", "as_chunk", "listed", "unpacked", "within"]
 
+_UNPACKED = 100_000  # characters
 _PARAMETERS = 500  # per statement, where values are bytes and cannot travel as one JSON list
 CHUNKS = (
     'SELECT chunks.id, document_id, path, title, heading, page, line_start, line_end, start, chunks."end", text, '
@@ -31,34 +31,37 @@ class Reading:
 
     def file_states(self, collection: int, prefix: str | None = None) -> dict[str, FileState]:
         """What is remembered of each indexed file, by path; `prefix` limits it to a folder ("docs") or one file."""
-        within = _within(prefix)
+        scope = within(prefix)
         query = (
             "SELECT path, size, mtime_ns, sha256, checked_ns, loader FROM documents "
-            f"WHERE collection_id = ? AND {within.sql}"
+            f"WHERE collection_id = ? AND {scope.sql}"
         )
         with self._database.snapshot() as connection:
-            rows = connection.execute(query, (collection, *within.parameters)).fetchall()
+            rows = connection.execute(query, (collection, *scope.parameters)).fetchall()
         return {row[0]: FileState._make(row) for row in rows}
 
     def failure_states(self, collection: int, prefix: str | None = None) -> dict[str, FailureState]:
         """What is remembered of each file that failed, by path; `prefix` as in `file_states`."""
-        within = _within(prefix)
+        scope = within(prefix)
         query = (
             "SELECT path, size, mtime_ns, sha256, reason, failed_at FROM failures "
-            f"WHERE collection_id = ? AND {within.sql}"
+            f"WHERE collection_id = ? AND {scope.sql}"
         )
         with self._database.snapshot() as connection:
-            return {row[0]: FailureState(*row) for row in connection.execute(query, (collection, *within.parameters))}
+            return {row[0]: FailureState(*row) for row in connection.execute(query, (collection, *scope.parameters))}
 
     def missing_keys(self, encoder_id: int, keys: Collection[bytes]) -> set[bytes]:
-        """Those of the keys for which the store has no vector of this encoder."""
+        """Those of the keys for which the store has no vector of this encoder, or has lost it and holds zeros."""
         waiting = list(set(keys))
         missing = set(waiting)
         with self._database.snapshot() as connection:
             for start in range(0, len(waiting), _PARAMETERS):
                 some = waiting[start : start + _PARAMETERS]
                 marks = ", ".join("?" * len(some))
-                query = f"SELECT key FROM vectors WHERE encoder_id = ? AND key IN ({marks})"
+                query = (
+                    f"SELECT key FROM vectors WHERE encoder_id = ? AND key IN ({marks}) "
+                    "AND data <> zeroblob(length(data))"
+                )
                 missing.difference_update(row[0] for row in connection.execute(query, (encoder_id, *some)))
         return missing
 
@@ -70,42 +73,29 @@ class Reading:
             found = {row[0]: as_chunk(row) for row in connection.execute(query, (listed(wanted),))}
         return [found[chunk_id] for chunk_id in wanted if chunk_id in found]
 
-    def allowed(self, collection: int, filter: Filter | None) -> IdArray | None:  # noqa: A002
-        """The ids of the chunks that a filter lets through, ascending (n,); None: no filter, everything."""
-        if filter is None:
-            return None
-        import numpy as np
+    def check_spans(self, rows: Sequence[ChunkRow]) -> None:
+        """Raise CorruptionError when a chunk does not equal its place in the document's text, which has a checksum.
 
-        test = condition(filter)
-        # One string instead of a row per id: half of the time where a filter lets much through.
-        if needs_chunks(filter):
-            query = (
-                "SELECT group_concat(chunks.id) FROM chunks JOIN documents ON documents.id = chunks.document_id "
-                f"WHERE chunks.collection_id = ? AND {test.sql}"
-            )
-        else:
-            # Nothing but its document is asked of a chunk, so that the index on (document, ordinal) answers.
-            query = (
-                "SELECT group_concat(chunks.id) FROM chunks WHERE document_id IN "
-                f"(SELECT documents.id FROM documents WHERE documents.collection_id = ? AND {test.sql})"
-            )
-        with self._database.snapshot() as connection:
-            listed_ids = connection.execute(query, (collection, *test.parameters)).fetchone()[0]
-        return np.sort(np.fromstring(listed_ids or "", np.int64, sep=","))
-
-    def documents(self, collection: int, prefix: str | None = None) -> list[DocumentRow]:
-        """Every document with its counts, by path; `prefix` as in `file_states`."""
-        within = _within(prefix)
+        Documents above 100,000 characters are left out: to unpack their texts would take longer than to search.
+        """
         query = (
-            "SELECT documents.id, path, title, sha256, size, coalesce(per.chunks, 0), coalesce(per.tokens, 0), length, "
-            "metadata, indexed_at FROM documents JOIN document_texts ON document_texts.document_id = documents.id "
-            "LEFT JOIN (SELECT document_id, count(*) AS chunks, sum(tokens) AS tokens FROM chunks "
-            "WHERE collection_id = ? GROUP BY document_id) AS per ON per.document_id = documents.id "
-            f"WHERE documents.collection_id = ? AND {within.sql} ORDER BY path"
+            "SELECT document_id, text, sha256 FROM document_texts JOIN documents ON documents.id = document_id "
+            "WHERE document_id IN (SELECT value FROM json_each(?)) AND length <= ?"
         )
+        wanted = listed({row.document_id for row in rows})
         with self._database.snapshot() as connection:
-            rows = connection.execute(query, (collection, collection, *within.parameters))
-            return [_document(row) for row in rows]
+            held = {row[0]: row[1:] for row in connection.execute(query, (wanted, _UNPACKED))}
+        texts: dict[int, str] = {}
+        for row in rows:
+            packed, digest = held.get(row.document_id, (None, None))
+            if packed is None:
+                continue
+            # Repairing takes the digest of a document that it cannot mend.
+            remedy = "ragindex repair" if digest else "ragindex index"
+            if row.document_id not in texts:
+                texts[row.document_id] = unpacked(packed, row.path, remedy)
+            if texts[row.document_id][row.start : row.end] != row.text:
+                raise CorruptionError(f"The stored text of {row.path!r} is damaged; run `{remedy}`.")
 
     def document_text(self, collection: int, path: str) -> str:
         """The whole text of a document. Raises UsageError when the collection has no such document."""
@@ -156,12 +146,12 @@ class Reading:
             return Counts(*connection.execute(query, {"own": collection, "active": ACTIVE_ENCODER}).fetchone())
 
 
-def unpacked(text: bytes, path: str) -> str:
-    """A stored text. Raises CorruptionError when it is damaged."""
+def unpacked(text: bytes, path: str, remedy: str = "ragindex repair") -> str:
+    """A stored text. Raises CorruptionError, naming the command that mends it, when it is damaged."""
     try:
         return zlib.decompress(text).decode()
     except (zlib.error, UnicodeDecodeError) as error:
-        raise CorruptionError(f"The stored text of {path!r} is damaged; run `ragindex index` on it again.") from error
+        raise CorruptionError(f"The stored text of {path!r} is damaged; run `{remedy}`.") from error
 
 
 def listed(ids: Iterable[int]) -> str:
@@ -169,7 +159,7 @@ def listed(ids: Iterable[int]) -> str:
     return json.dumps([int(one) for one in ids])
 
 
-def _within(prefix: str | None) -> Condition:
+def within(prefix: str | None) -> Condition:
     """The paths in a folder, or the one path; everything for None and the base itself."""
     folder = (prefix or "").rstrip("/")
     if prefix in (None, "", "."):
@@ -178,14 +168,13 @@ def _within(prefix: str | None) -> Condition:
     return Condition("(path = ? OR (path > ? AND path < ?))", (folder, f"{folder}/", f"{folder}0"))
 
 
-def _document(row: tuple[Any, ...]) -> DocumentRow:
-    values = list(row)
-    values[8] = json_value(values[8])
-    return DocumentRow(*values)
-
-
 def as_chunk(row: tuple[Any, ...]) -> ChunkRow:
-    """The row that a statement beginning with `CHUNKS` gives."""
+    """The row that a statement beginning with `CHUNKS` gives. Raises CorruptionError when it is none."""
     values = list(row)
-    values[4], values[11] = tuple(json_value(values[4])), json_value(values[11])
-    return ChunkRow(*values)
+    values[4], values[11] = headings(values[4]), json_value(values[11])
+    chunk = ChunkRow(*values)
+    numbers = (chunk.line_start, chunk.line_end, chunk.start, chunk.end, chunk.ordinal, chunk.tokens)
+    texts = (chunk.path, chunk.title, chunk.text)
+    if not all(type(value) is int for value in numbers) or not all(type(value) is str for value in texts):
+        raise CorruptionError(f"What is stored of chunk {chunk.chunk_id} is damaged; run `ragindex repair`.")
+    return chunk

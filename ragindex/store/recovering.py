@@ -9,7 +9,7 @@ from typing import Any
 
 from ragindex.store.database import Database
 from ragindex.store.reading import unpacked
-from ragindex.store.registry import json_value
+from ragindex.store.registry import headings, json_value
 from ragindex.types import Block, BlockKind, Document
 
 __all__ = ["Recovering"]
@@ -71,7 +71,7 @@ def _kind(metadata: Mapping[str, Any]) -> BlockKind:
 
 def _blocks(text: str, chunks: list[tuple[Any, ...]], kind: BlockKind) -> Iterator[Block]:
     """Chunks under one heading are one section, however often it was cut and however much they repeat."""
-    for heading, run in groupby(chunks, key=lambda chunk: tuple(json_value(chunk[2]))):
+    for heading, run in groupby(chunks, key=lambda chunk: headings(chunk[2])):
         spans = list(run)
         section = Block(spans[0][0], spans[-1][1], kind, heading)
         yield from [section] if kind != "prose" else _paragraphs(text, section)

@@ -10,12 +10,22 @@ from ragindex.errors import CorruptionError, UsageError
 from ragindex.store.database import Database
 from ragindex.store.rows import Activation, EncoderRow
 
-__all__ = ["ACTIVATIONS", "ACTIVE_ENCODER", "PREVIOUS_COVERS", "PREVIOUS_ENCODER", "Registry", "json_value"]
+__all__ = [
+    "ACTIVATIONS",
+    "ACTIVE_ENCODER",
+    "PREVIOUS_COVERS",
+    "PREVIOUS_ENCODER",
+    "SALVAGED",
+    "Registry",
+    "headings",
+    "json_value",
+]
 
 ACTIVE_ENCODER = "encoder"
 PREVIOUS_ENCODER = "previous_encoder"
 PREVIOUS_COVERS = "previous_encoder_covers"
 ACTIVATIONS = "activations"
+SALVAGED = "salvaged"  # true from a repair that may have lost documents until their folders are read again
 _ENCODERS = "SELECT encoders.id, fingerprint, locator, dimensions, card FROM encoders"
 
 
@@ -47,7 +57,8 @@ class Registry:
                 if named is None:
                     return None
                 raise CorruptionError(
-                    "The catalogue names an active encoder that it does not hold; index with --encoder again."
+                    "The catalogue names an active encoder that it does not hold; restore a backup, or delete the "
+                    "store and index again."
                 )
         return _encoder(row)
 
@@ -136,7 +147,18 @@ class Registry:
 
 def json_value(stored: Any) -> Any:
     """The value of a column of JSON. SQLite keeps one that is a number as a number."""
-    return json.loads(stored) if isinstance(stored, str) else stored
+    try:
+        return json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError as error:
+        raise CorruptionError("A stored value is damaged; run `ragindex repair`.") from error
+
+
+def headings(stored: Any) -> tuple[str, ...]:
+    """The titles that a column of headings holds. Raises CorruptionError when it holds something else."""
+    titles = json_value(stored)
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+        raise CorruptionError("The stored headings of a chunk are damaged; run `ragindex repair`.")
+    return tuple(titles)
 
 
 def _encoder(row: tuple[Any, ...]) -> EncoderRow:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ragindex.store.text_index import TextIndex
     from ragindex.store.vector_index import VectorIndex
 
-__all__ = ["IndexStatus", "LiveIndexes", "prune"]
+__all__ = ["IndexStatus", "LiveIndexes", "dense_folder", "prune"]
 
 _SNAPSHOTS = "snapshots"
 _DENSE = "dense-"  # and the beginning of the encoder's fingerprint: the folder of one encoder's dense snapshot
@@ -58,20 +58,30 @@ class LiveIndexes:
     """
 
     def __init__(
-        self, catalog: Catalog, directory: Path, collection: int, encoder_id: int | None, dimensions: int | None
+        self,
+        catalog: Catalog,
+        directory: Path,
+        collection: int,
+        encoder_id: int | None,
+        dimensions: int | None,
+        *,
+        search_on: str = "cpu",
     ) -> None:
         self._catalog = catalog
         self._directory = directory
         self._folder = directory / _SNAPSHOTS / str(collection)
         self._collection = collection
         self._lock = threading.Lock()
+        self._search_on = search_on
         self.encoder = _encoder(catalog, encoder_id, dimensions)
         self._dense: LiveDense | None = None
         self._text: LiveText | None = None
 
     def under(self, encoder: EncoderRow) -> LiveIndexes:
         """The indexes of the same collection with another encoder's vectors; the lexical one is shared."""
-        other = LiveIndexes(self._catalog, self._directory, self._collection, encoder.id, encoder.dimensions)
+        other = LiveIndexes(
+            self._catalog, self._directory, self._collection, encoder.id, encoder.dimensions, search_on=self._search_on
+        )
         with self._lock:
             other._text = self._text
         return other
@@ -81,7 +91,7 @@ class LiveIndexes:
         side = self._dense_side()
         if side is None:
             raise UsageError("The store has no encoder yet; run `ragindex index` first.")
-        return side.current()
+        return side.searched()
 
     def lexical(self) -> TextIndex:
         """The lexical index as of now. Does not import FAISS."""
@@ -111,9 +121,10 @@ class LiveIndexes:
             dense.prepare()
 
     def settled(self) -> bool:
-        """Whether `publish` with `force` would change nothing, as told by small files: opens no index.
+        """Whether `publish` with `force` would change nothing, as told by small files wherever they can tell.
 
-        A forced publish writes the dense snapshot last, so where that is level the lexical index is too.
+        A forced publish sees to the dense snapshot last, so where that stands at the last change the lexical index does
+        too.
         """
         from ragindex.store import dense_files
 
@@ -123,9 +134,12 @@ class LiveIndexes:
         manifest = dense_files.read_manifest(folder)
         if manifest is None or manifest.encoder != self.encoder.fingerprint:
             return False
-        if manifest.mark != self._catalog.mark(self._collection) or not all(
-            file.is_file() for file in manifest.files(folder)
-        ):
+        if not all(file.is_file() for file in manifest.files(folder)):
+            return False
+        if not dense_files.is_level(manifest, self._catalog, self._collection):
+            return False
+        now = self._catalog.mark(self._collection)
+        if manifest.mark != now and self._text_side().published() != now:
             return False
         if manifest.scheme != self._choice(self.encoder).scheme.name:
             return False
@@ -141,8 +155,16 @@ class LiveIndexes:
 
     def problems(self) -> list[str]:
         """What is wrong with the snapshots, one sentence each. None of it can falsify an answer."""
+        from ragindex.store import dense_files
+
         dense = self._dense_side()
-        return [*self._text_side().problems(), *([] if dense is None else dense.problems())]
+        found = [*self._text_side().problems(), *([] if dense is None else dense.problems())]
+        if self.encoder is not None and dense_files.is_unread(self._dense_folder(self.encoder)):
+            found.append(
+                f"The dense snapshot in {self._dense_folder(self.encoder)} is damaged or of another version; it is "
+                "ignored, `ragindex repair` makes it again."
+            )
+        return found
 
     def status(self) -> IndexStatus:
         """Where the snapshots stand. Does not load the dense index."""
@@ -185,14 +207,15 @@ class LiveIndexes:
     def _dense_of(self, encoder: EncoderRow) -> LiveDense:
         from ragindex.store.live_dense import LiveDense
 
-        return LiveDense(self._catalog, self._dense_folder(encoder), self._collection, encoder)
+        folder = self._dense_folder(encoder)
+        return LiveDense(self._catalog, folder, self._collection, encoder, search_on=self._search_on)
 
     def _choice(self, encoder: EncoderRow) -> Choice:
         count = self._catalog.chunk_count(self._collection)
         return choose(read_plan(self._catalog, self._collection), count, encoder.dimensions)
 
     def _dense_folder(self, encoder: EncoderRow) -> Path:
-        return self._folder / _dense_name(encoder)
+        return dense_folder(self._directory, self._collection, encoder)
 
     def _way_back(self) -> Mark | None:
         """Where the previous encoder's snapshot stands, as long as going back to it would mean to replay a little."""
@@ -206,6 +229,11 @@ class LiveIndexes:
 
                 self._text = LiveText(self._catalog, self._folder, self._collection)
             return self._text
+
+
+def dense_folder(directory: Path, collection: int, encoder: EncoderRow) -> Path:
+    """Where the dense snapshot of a collection of the store in `directory` lies, under this encoder."""
+    return directory / _SNAPSHOTS / str(collection) / _dense_name(encoder)
 
 
 def prune(directory: Path, encoders: Collection[EncoderRow]) -> None:

@@ -139,32 +139,46 @@ def _write(connection: Connection, log: _Log, writes: Sequence[DocumentWrite]) -
         return
     _remove(connection, log, [write.document.path for write in writes])
     _store_vectors(connection, writes)
-    now = time.time()
     texts: list[dict[str, Any]] = []
     chunks: list[dict[str, Any]] = []
-    for write in writes:
-        document = write.document
-        values = {
-            "collection_id": log.collection,
-            "path": document.path,
-            "title": document.title,
-            "document_metadata": _plain(document.metadata),
+    for write, identifier in zip(writes, _document_ids(connection, log.collection, writes), strict=True):
+        packed = zlib.compress(write.document.text.encode(), _COMPRESSION)
+        texts.append({"document_id": identifier, "length": len(write.document.text), "text": packed})
+        chunks.extend(_chunk_rows(log.collection, identifier, write))
+    connection.execute(insert(DocumentTextModel), texts)
+    if chunks:
+        before = _last_id(connection, "chunks")
+        connection.execute(insert(ChunkModel), chunks)
+        added = select(ChunkModel.id).where(ChunkModel.id > before).order_by(ChunkModel.id)
+        log.note(connection.execute(added).scalars(), 1)
+
+
+def _document_ids(connection: Connection, collection: int, writes: Sequence[DocumentWrite]) -> list[int]:
+    """The ids of the documents, new ones, in their order. One statement for all: a record is a document, and by
+    themselves they would take longer than everything else about them.
+    """
+    now = time.time()
+    rows = [
+        {
+            "collection_id": collection,
+            "path": write.document.path,
+            "title": write.document.title,
+            "metadata": _plain(write.document.metadata),
             "indexed_at": now,
             **_state(write.state),
         }
-        identifier = connection.execute(insert(DocumentModel).values(values)).inserted_primary_key
-        assert identifier is not None
-        packed = zlib.compress(document.text.encode(), _COMPRESSION)
-        texts.append({"document_id": identifier[0], "length": len(document.text), "text": packed})
-        chunks.extend(_chunk_rows(log.collection, identifier[0], write))
-    connection.execute(insert(DocumentTextModel), texts)
-    if chunks:
-        before = connection.exec_driver_sql(
-            "SELECT seq FROM sqlite_sequence WHERE name = 'chunks'"
-        ).scalar_one_or_none()
-        connection.execute(insert(ChunkModel), chunks)
-        added = select(ChunkModel.id).where(ChunkModel.id > (before or 0)).order_by(ChunkModel.id)
-        log.note(connection.execute(added).scalars(), 1)
+        for write in writes
+    ]
+    before = _last_id(connection, "documents")
+    connection.execute(insert(DocumentModel), rows)
+    added = select(DocumentModel.id).where(DocumentModel.id > before).order_by(DocumentModel.id)
+    return list(connection.execute(added).scalars())
+
+
+def _last_id(connection: Connection, table: str) -> int:
+    """The highest id that a table has given out."""
+    query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+    return connection.exec_driver_sql(query, (table,)).scalar_one_or_none() or 0
 
 
 def _chunk_rows(collection: int, document_id: int, write: DocumentWrite) -> Iterable[dict[str, Any]]:
@@ -198,8 +212,10 @@ def _store_vectors(connection: Connection, writes: Sequence[DocumentWrite]) -> N
 
 
 def store_vectors(connection: Connection, encoder_id: int, vectors: Mapping[bytes, Any]) -> None:
-    """Add vectors; a key that already has one keeps it. Raises CorruptionError for a wrong length or a non-finite
-    value, UsageError for an encoder that was never registered.
+    """Add vectors; a key that already has one keeps it, unless that was lost and zeros stand in its place.
+
+    Raises CorruptionError for a wrong length or a non-finite value, UsageError for an encoder that was never
+    registered.
     """
     query = select(EncoderModel.dimensions).where(EncoderModel.id == encoder_id)
     dimensions = connection.execute(query).scalar_one_or_none()
@@ -214,7 +230,12 @@ def store_vectors(connection: Connection, encoder_id: int, vectors: Mapping[byte
             )
         rows.append({"encoder_id": encoder_id, "key": key, "data": data})
     if rows:
-        connection.execute(upsert(VectorModel).on_conflict_do_nothing(), rows)
+        statement = upsert(VectorModel)
+        lost = VectorModel.data == func.zeroblob(2 * dimensions)
+        renewed = {"data": statement.excluded.data}
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=["key", "encoder_id"], set_=renewed, where=lost), rows
+        )
 
 
 def sweep_vectors(connection: Connection) -> int:
