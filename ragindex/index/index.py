@@ -7,9 +7,7 @@ run that finds nothing new no model.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,21 +17,20 @@ from ragindex.config import Settings
 from ragindex.errors import RagIndexError
 from ragindex.index import describing
 from ragindex.index.places import Places
-from ragindex.index.serving import Generation, Serving
+from ragindex.index.serving import Serving
 from ragindex.index.sharing import LoadedEncoders
 from ragindex.index.storing import Storing
+from ragindex.index.upkeep import Upkeep, rescue
+from ragindex.index.writing import Writing
 from ragindex.store.catalog import Catalog
-from ragindex.store.lease import PromotionLease, WriterLease
-from ragindex.store.rows import Batch
 from ragindex.types import Document, Failure, Hit, IndexReport, Mode, Verification, WhyNot
 
 if TYPE_CHECKING:
     from ragindex.encoder import Encoder
     from ragindex.encoder.brought import BroughtEncoder
-    from ragindex.index.promotion import Promoter, Promotion
+    from ragindex.index.promotion import Promotion
     from ragindex.index.records import Records
     from ragindex.ingest.progress import Progress
-    from ragindex.ingest.run import IngestRun
     from ragindex.search import Engine
     from ragindex.search.context import Context
 
@@ -63,7 +60,7 @@ class Index:
         self._catalog = catalog
         self._collection_id = catalog.collection(collection)
         self._places = Places(catalog, self._collection_id, settings)
-        self._storing = Storing(catalog, self._collection_id, settings.index)
+        storing = Storing(catalog, self._collection_id, settings.index)
         self._loaded = LoadedEncoders() if loaded is None else loaded
         self._serving = Serving(
             catalog,
@@ -74,6 +71,15 @@ class Index:
             search_on=settings.index.search_on,
             loaded=self._loaded,
         )
+        self._writing = Writing(
+            catalog,
+            self._collection_id,
+            places=self._places,
+            storing=storing,
+            serving=self._serving,
+            settings=settings,
+        )
+        self._upkeep = Upkeep(catalog, self._collection_id, places=self._places, storing=storing, serving=self._serving)
         self.store = self._places.store
         self.base = self._places.base
         self.settings = settings
@@ -158,51 +164,18 @@ class Index:
         the paths are gone and `allow_delete` is off, StoreLockedError while another process writes. A bad file never
         raises: see `failed`.
         """
-        from ragindex.ingest.plan import make_plan
-        from ragindex.ingest.progress import Silent
-
-        began = time.monotonic()
         scope = self._places.scope(paths, include, exclude)
         if dry_run:
-            from ragindex.ingest.run import preview
-
-            return preview(make_plan(self._catalog, self._collection_id, scope))
-        shown = progress or Silent()
-        with WriterLease(self.store, command=f"index {' '.join(map(str, paths))}"):
-            self._storing.remember()
-            live = self._serving.current().live
-            plan = make_plan(self._catalog, self._collection_id, scope)
-            if not allow_delete:
-                plan.check_wipe()
-            idle = plan.is_empty and live.settled()
-            generation = None if idle else self._serving.for_writing(self.chunking)
-            self._places.remember(scope)
-            if generation is None:
-                shown.start(0)
-                shown.finish()
-                report = IndexReport(unchanged=plan.unchanged, failed=plan.standing)
-            else:
-                report = self._run(generation, loader=scope.loader, attempt=scope.attempt).execute(plan, shown)
-                generation.live.publish(force=True)
-            self._places.completed(scope)
-        return replace(report, seconds=time.monotonic() - began)
+            return self._writing.preview(scope)
+        command = f"index {' '.join(map(str, paths))}"
+        return self._writing.add(scope, command=command, allow_delete=allow_delete, progress=progress)
 
     def put(self, documents: Sequence[Document], *, progress: Progress | None = None) -> IndexReport:
         """Add or replace documents that are no files, by their `path`; a walk over folders leaves them alone.
 
         Nothing happens to one whose text, title and metadata have not changed.
         """
-        from ragindex.ingest.progress import Silent
-
-        began = time.monotonic()
-        with WriterLease(self.store, command="put"):
-            generation = self._serving.for_writing(self.chunking)
-            self._places.remember_chunking()
-            self._storing.remember()
-            known = self._catalog.states_of(self._collection_id, [document.path for document in documents])
-            report = self._run(generation, loader="", attempt="").put(documents, known, progress or Silent())
-            generation.live.publish(force=True)
-        return replace(report, seconds=time.monotonic() - began)
+        return self._writing.put(documents, progress=progress)
 
     @property
     def records(self) -> Records:
@@ -380,33 +353,19 @@ class Index:
         """Forget documents; a folder removes everything below it. Returns how many. Raises UsageError when nothing
         matches.
         """
-        with WriterLease(self.store, command="remove"):
-            doomed = set().union(*map(self._places.doomed, paths))
-            present = set(self._catalog.states_of(self._collection_id, sorted(doomed)))
-            self._catalog.commit(self._collection_id, Batch(removes=sorted(present), cleared_failures=sorted(doomed)))
-            self._serving.indexes().publish(force=True)
-        return len(present)
+        return self._writing.remove(paths)
 
     def verify(self) -> Verification:
         """Read everything and compare: catalogue with itself, snapshots and copies of encoders with the catalogue.
         Changes nothing.
         """
-        from ragindex.store.repairing import unlike_copies
-
-        problems = [*self._catalog.integrity(), *unlike_copies(self._catalog)]
-        problems += [*self._serving.indexes().problems(), *self._promoter.problems()]
-        counts = self._catalog.counts(self._collection_id)
-        return Verification(not problems, counts.documents, counts.chunks, counts.vectors, tuple(problems))
+        return self._upkeep.verify()
 
     def repair(self) -> Verification:
         """Mend the catalogue from itself and its snapshots, then make these again from it, embedding nothing; what
         remains broken is in the result.
         """
-        from ragindex.store.repairing import repair
-
-        with WriterLease(self.store, command="repair"):
-            repair(self.store)
-            self._serving.indexes().rebuild()
+        self._upkeep.repair()
         return self.verify()
 
     @staticmethod
@@ -414,11 +373,7 @@ class Index:
         """Make a store that cannot be opened one that can, of what can still be read of its catalogue; `repair` it
         afterwards. Raises CorruptionError when nothing can be read. The damaged file is kept beside it.
         """
-        from ragindex.store.repairing import repair
-
-        directory = Path(store).expanduser().absolute()
-        with WriterLease(directory, command="repair"):
-            repair(directory)
+        rescue(Path(store).expanduser().absolute())
 
     def compact(self, *, forget_previous: bool = False, dense: str | None = None) -> dict[str, Any]:
         """Drop vectors that no chunk uses, and all but those of the encoder that serves and the one before it, with
@@ -429,25 +384,7 @@ class Index:
         bytes of the store, "forgotten" is the name of the encoder that was given up, or None; "dense": as in `status`.
         Raises UsageError for a scheme that there is not, or that contradicts the settings.
         """
-        from ragindex.store.repairing import trusted_copies
-
-        self._storing.plan(dense)  # a scheme that cannot be is refused before anything happens
-        with PromotionLease(self.store, command="compact"), WriterLease(self.store, command="compact"):
-            self._storing.remember(dense)
-            before = describing.bytes_below(self.store)
-            # The snapshots go with what they know; what they know better than the catalogue must not.
-            self._catalog.mend(trusted_copies(self._catalog))
-            forgotten = self._promoter.forget() if forget_previous else None
-            removed = self._promoter.sweep()
-            self._catalog.vacuum()
-            self._serving.indexes().rebuild()
-        return {
-            "vectors_removed": removed,
-            "forgotten": forgotten,
-            "bytes_before": before,
-            "bytes_after": describing.bytes_below(self.store),
-            "dense": describing.dense(self._catalog, self._collection_id, self._serving.indexes().status()),
-        }
+        return self._upkeep.compact(forget_previous=forget_previous, dense=dense)
 
     def promote(
         self, encoder: str | Path | Encoder, *, keep: bool = False, note: str = "", progress: Progress | None = None
@@ -465,7 +402,7 @@ class Index:
         from ragindex.ingest.progress import Silent
 
         new = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder, device=self.settings.device)
-        return self._promoter.promote(new, keep=keep, note=note, progress=progress or Silent())
+        return self._upkeep.promoter.promote(new, keep=keep, note=note, progress=progress or Silent())
 
     def rollback(self, *, note: str = "rollback", progress: Progress | None = None) -> Promotion:
         """Go back to the encoder that served before this one; a second rollback undoes the first.
@@ -475,17 +412,11 @@ class Index:
         """
         from ragindex.ingest.progress import Silent
 
-        return self._promoter.rollback(note=note, progress=progress or Silent())
+        return self._upkeep.promoter.rollback(note=note, progress=progress or Silent())
 
     def reembed(self, encoder: str | Path | Encoder, *, progress: Progress | None = None) -> int:
         """`promote`, returning the number of texts that were embedded."""
         return self.promote(encoder, progress=progress).embedded
-
-    @property
-    def _promoter(self) -> Promoter:
-        from ragindex.index.promotion import Promoter
-
-        return Promoter(self._catalog, self._serving, self.chunking)
 
     def _answer(self, ask: Callable[[Engine], Answer]) -> Answer:
         """What the serving generation says. Where the store switched meanwhile the next one is asked: the vectors of
@@ -501,22 +432,6 @@ class Index:
                 continue
             if self._serving.current() is generation:
                 return answer
-
-    def _run(self, generation: Generation, *, loader: str, attempt: str) -> IngestRun:
-        from ragindex.ingest.run import IngestRun
-
-        assert generation.row is not None
-        return IngestRun(
-            catalog=self._catalog,
-            collection=self._collection_id,
-            encoder=generation.encoder,
-            encoder_id=generation.row.id,
-            limits=self.settings.limits,
-            chunking=self.chunking,
-            loader=loader,
-            attempt=attempt,
-            published=generation.live.publish,
-        )
 
 
 def _parsed(given: str | filters.Filter | None) -> filters.Filter | None:
