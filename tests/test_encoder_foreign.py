@@ -8,7 +8,6 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from transformers import (
 
 from ragindex import Index
 from ragindex.cli import main
+from ragindex.config import Settings
 from ragindex.encoder import PROMPT_STYLES, Encoder, Prompts, TextEncoder, find_checkpoint, foreign_forward
 from ragindex.errors import EncoderError, UsageError
 
@@ -500,9 +500,8 @@ def test_a_folder_is_indexed_and_searched_with_it(model: Path, tmp_path: Path) -
     folder.mkdir()
     for number, text in enumerate(SENTENCES):
         (folder / f"{number}.md").write_text(f"# Title {number}\n\n{text}\n\n{text}\n", encoding="utf-8")
-    with Index.open(tmp_path / "store", encoder=str(model)) as index:
-        index.settings = replace(index.settings)
-        index.chunking = replace(index.chunking, tokens=64, overlap=8)
+    settings = Settings(chunk_tokens=64, overlap=8)
+    with Index.open(tmp_path / "store", encoder=str(model), settings=settings) as index:
         report = index.add(folder)
         assert report.added == len(SENTENCES)
         assert not report.failed
