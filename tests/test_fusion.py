@@ -124,6 +124,4 @@ def test_evidence():
     assert evidence(np.array([], np.float32)) == 0.0
     assert evidence(np.ones(5, np.float32)) == 0.0
     assert evidence(np.ones(50, np.float32)) == 0.0
-    assert evidence(spike(50).astype(np.float32)) > 5 * evidence(slope(50).astype(np.float32))
-    nothing_else = np.concatenate([[5.0], np.zeros(49)]).astype(np.float32)
-    assert evidence(nothing_else) >= evidence(spike(50).astype(np.float32))
+    assert evidence(spike(50).astype(np.float32)) > 10 * evidence(slope(50).astype(np.float32))

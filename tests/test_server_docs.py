@@ -94,7 +94,7 @@ def test_the_application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(of("python", "create_app"), "docs/server.md", "exec"), names)
     app = names["app"]
     assert app.state.desk.limits.waiting == 32
-    app.state.desk.library.close()
+    app.state.desk.shelves.close()
 
 
 def test_the_numbers_are_the_programs() -> None:

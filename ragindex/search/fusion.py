@@ -30,7 +30,7 @@ __all__ = ["HEAD", "Fused", "evidence", "fuse"]
 
 HEAD = 200  # results of a list that its statistics are taken over
 _TOP = 10  # results that do not count as tail
-_CLEAREST = 25.0  # deviations; a tail of nothing but zeros has none, and no list is that sure
+_CLEAREST = 25.0  # evidence of a complete list of very few
 _FULL = 0.35  # coverage at which the lexical list is trusted fully: length and frequency damping keep real ones below 1
 
 
@@ -63,9 +63,9 @@ def fuse(
     coverage = min(1.0, float(lexical.scores[0]) / (_FULL * ceiling)) if ceiling > 0 else 1.0
     complete = len(lexical.ids) < depth
     head = _head(lexical.scores, len(dense.ids) if complete else 0)
-    # What is left out counts as a tail as well, however many the ten best are.
+    # The fewer share a word with the query, the clearer these stand apart, even where none of them is a tail.
     apart = _CLEAREST * (1 - len(lexical.ids) / len(head)) if complete else 0.0
-    told = _share(trust * evidence(dense.scores), coverage**2 * max(apart, evidence(head)))
+    told = _share(trust * evidence(dense.scores), coverage**2 * max(apart, evidence(lexical.scores)))
     weight = told if share is None else share
     both = np.sort(np.concatenate([dense.ids, lexical.ids]))
     ids = both[np.append(True, both[1:] != both[:-1])]  # np.union1d would import numpy.ma, a tenth of a cold query
@@ -77,14 +77,14 @@ def fuse(
 
 
 def evidence(scores: Float32Array) -> float:
-    """How far the best score stands above the tail, in deviations of the tail, `_CLEAREST` at most; 0 where there is no
-    tail to compare with.
+    """How far the best score stands above the tail, in deviations of the tail; 0 where there is no tail to compare
+    with.
     """
     tail = np.asarray(scores[_TOP:HEAD], dtype=np.float64)
     if len(tail) < 2:
         return 0.0
-    above, spread = float(scores[0] - tail.mean()), float(tail.std())
-    return min(_CLEAREST, above / spread) if spread > 1e-9 else _CLEAREST * float(above > 1e-9)
+    spread = float(tail.std())
+    return float((scores[0] - tail.mean()) / spread) if spread > 1e-9 else 0.0
 
 
 def _share(dense: float, lexical: float) -> float:

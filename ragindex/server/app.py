@@ -66,4 +66,4 @@ def create_app(library: Library, *, access: Access | None = None, limits: Limits
 async def _warm(desk: Desk) -> None:
     """Load encoder and indexes before the first user has to wait for them; whatever fails will say so then."""
     with suppress(RagIndexError):
-        await desk.call(lambda: desk.library.index().search("ragindex", k=1))
+        await desk.call(lambda: desk.shelves.index().search("ragindex", k=1))

@@ -44,7 +44,7 @@ class Desk:
     """The shared state of a running server."""
 
     def __init__(self, library: Library, limits: Limits) -> None:
-        self.library = library
+        self.shelves = library
         self.limits = limits
         self.admission = Admission(limits)
         self._pool = ThreadPoolExecutor(limits.running, thread_name_prefix="ragindex-serve")
@@ -78,14 +78,14 @@ class Desk:
         await self._queries.close()
         await self._texts.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self.library.close()
+        self.shelves.close()
 
     def _prepare(self, kind: _Queries, queries: list[str]) -> list[None]:
-        self.library.index(kind.collection).prepare_queries(queries, instruction=kind.instruction)
+        self.shelves.index(kind.collection).prepare_queries(queries, instruction=kind.instruction)
         return [None] * len(queries)
 
     def _encode(self, kind: Texts, texts: list[str]) -> Sequence[np.ndarray]:
-        encoder = self.library.index().encoder
+        encoder = self.shelves.index().encoder
         if encoder.fingerprint != kind.fingerprint:  # half of a request must not come from another encoder
             raise Refusal(503, "The store has just changed its encoder; ask again.", headers={"Retry-After": "0"})
         if kind.side == "query":

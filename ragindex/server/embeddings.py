@@ -123,14 +123,14 @@ class _Asked:
 async def models(desk: AtDesk) -> ModelList:
     """The encoder of the store under its three names."""
     async with desk.admitted():
-        return ModelList(data=await desk.call(lambda: _models(desk.library.index().encoder)))
+        return ModelList(data=await desk.call(lambda: _models(desk.shelves.index().encoder)))
 
 
 @routes.get("/models/{name:path}")
 async def model(desk: AtDesk, name: str) -> ModelReply:
     """One of the names."""
     async with desk.admitted():
-        known = await desk.call(lambda: _models(desk.library.index().encoder))
+        known = await desk.call(lambda: _models(desk.shelves.index().encoder))
     for entry in known:
         if entry.id == name:
             return entry
@@ -162,7 +162,7 @@ def model_name(encoder: Encoder) -> str:
 
 
 def _checked(desk: Desk, asked: EmbeddingsRequest) -> _Asked:
-    encoder = desk.library.index().encoder
+    encoder = desk.shelves.index().encoder
     own = model_name(encoder)
     side = _side(asked, own)
     if asked.dimensions is not None and asked.dimensions > encoder.dimensions:

@@ -64,7 +64,7 @@ async def health() -> Health:
 async def status(desk: AtDesk, collection: _Collection = None) -> StatusReply:
     """What the store holds, which encoder serves, and how busy the server is."""
     async with desk.admitted():
-        found = await desk.call(lambda: desk.library.index(collection).status())
+        found = await desk.call(lambda: desk.shelves.index(collection).status())
     admission = desk.admission
     state = ServerState(inside=admission.inside, capacity=desk.limits.admitted, refused=admission.refused)
     return StatusReply(**found, server=state)
@@ -76,7 +76,7 @@ async def search(desk: AtDesk, asked: SearchRequest) -> SearchReply:
     async with desk.admitted():
         if asked.mode != "lexical" and asked.task is None:
             await desk.prepare(asked.query, collection=asked.collection, instruction=asked.instruction)
-        return await desk.call(lambda: _searched(desk.library.index(asked.collection), asked))
+        return await desk.call(lambda: _searched(desk.shelves.index(asked.collection), asked))
 
 
 @routes.get("/api/documents", tags=["index"])
@@ -92,7 +92,7 @@ async def documents(
     """The indexed documents by path."""
 
     def listed() -> DocumentList:
-        index = desk.library.index(collection)
+        index = desk.shelves.index(collection)
         rows = index.documents(contains=contains, limit=limit, offset=offset)
         total = index.document_count(contains=contains)
         return DocumentList(total=total, offset=offset, documents=[DocumentRow(**row) for row in rows])
@@ -107,7 +107,7 @@ async def failures(
 ) -> FailureList:
     """The files that could not be indexed, and why."""
     async with desk.admitted():
-        found = await desk.call(lambda: desk.library.index(collection).failures())
+        found = await desk.call(lambda: desk.shelves.index(collection).failures())
     shown = [FailureRow(**asdict(row)) for row in found[offset : offset + limit]]
     return FailureList(total=len(found), offset=offset, failures=shown)
 
@@ -123,7 +123,7 @@ async def document(
 ) -> PassageReply:
     """A passage of a document with the text around it. The text is the index's, not read from the disk."""
     async with desk.admitted():
-        return await desk.call(lambda: _passage(desk.library.index(collection), path, start, end, around))
+        return await desk.call(lambda: _passage(desk.shelves.index(collection), path, start, end, around))
 
 
 def _searched(index: Index, asked: SearchRequest) -> SearchReply:
