@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="bundled")
     parser.add_argument("--queries", type=int, help="ask a seeded sample of at most so many queries of each set")
     options = parser.parse_args()
-    names = options.sets.split(",") if options.sets else sorted(file.parent.name for file in _listings(options.data))
+    names = options.sets.split(",") if options.sets else sorted(file.parent.name for file in listings(options.data))
     print(f"| {' | '.join(_HEADER)} |\n|---|{'---:|' * (len(_HEADER) - 1)}", flush=True)
     rows = []
     for name in names:
@@ -135,7 +135,7 @@ def _columns(rows: Sequence[Row]) -> list[list[float]]:
     return [[getattr(row, name) for row in rows] for name in ("bm25s", "lexical", "dense", "hybrid")]
 
 
-def _listings(folder: Path) -> list[Path]:
+def listings(folder: Path) -> list[Path]:
     return list(folder.glob("*/queries.jsonl*"))
 
 
