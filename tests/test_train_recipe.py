@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from test_train_contrastive import some
+from test_train_static import write_teacher
 from tiny import tiny_encoder
 
 from ragindex import Encoder
@@ -169,3 +170,28 @@ def test_the_recipe_of_llm2vec_ends_in_an_encoder(tmp_path: Path, monkeypatch: p
     encoder = Encoder.load("out/5-contrastive")
     assert encoder.config.attention == "bidirectional"
     assert {"clm", "mntp", "simcse", "contrastive"} <= encoder.config.card.keys()
+
+
+def test_the_recipe_of_the_bundled_encoder_ends_in_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tiny teacher, little text and short lengths; everything else is as it is given out."""
+    recipe = (Path(__file__).parent.parent / "docs" / "recipes" / "bundled.toml").read_text(encoding="utf-8")
+    recipe, count = re.subn(r"^shards = 90$", "shards = 1", recipe, flags=re.MULTILINE)
+    assert count == 1
+    recipe = recipe.replace("trust = 0.45", "trust = 0.45\nhidden = 32\nlayers = 1\nsteps = 4")
+    recipe = recipe.replace("[rotate]", '[rotate]\nmatryoshka = "8,16"')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
+    write_teacher(tmp_path / "teacher")
+    (tmp_path / "text").mkdir()
+    names = sorted(set(re.findall(r"text/([a-z-]+)\.jsonl\.gz", recipe)))
+    assert len(names) == 15
+    for name in names:
+        with gzip.open(tmp_path / "text" / f"{name}.jsonl.gz", "wt", encoding="utf-8") as text:
+            text.writelines(json.dumps({"query": one.query, "positive": one.positive}) + "\n" for one in some(20))
+    result = CliRunner().invoke(main, ["train", "recipe", "recipe.toml", "--output", "out"])
+    assert result.exit_code == 0, result.output
+    encoder = Encoder.load("out/3-rotate")
+    assert encoder.config.matryoshka == (8, 16)
+    assert encoder.config.trust == 0.45
+    again = CliRunner().invoke(main, ["train", "recipe", "recipe.toml", "--output", "out"])
+    assert "3-rotate is finished" in again.output

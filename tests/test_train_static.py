@@ -135,6 +135,18 @@ def test_finished_shards_are_not_made_again_and_a_missing_one_is_the_same(worksh
     assert list(folder.glob("*.partial")) == []
 
 
+def test_vectors_is_the_command_that_makes_shards(workshop: Path, tmp_path: Path) -> None:
+    common = ("--teacher", workshop / "teacher", "--text", workshop / "records.jsonl", "--shards", 1)
+    said = json.loads(call("vectors", *common, "--seed", 3, "--output", tmp_path / "cache", "--json"))
+    assert said == {"vectors": str(tmp_path / "cache"), "shards": 1, "texts": 4096}
+    ((crops, vectors),) = read_shards(tmp_path / "cache")
+    assert crops == list(itertools.islice(draw_crops([workshop / "records.jsonl"], seed=3), 4096))
+    np.testing.assert_allclose(Encoder.load(workshop / "teacher").encode_documents(crops[:20]), vectors[:20], atol=2e-3)
+    assert "4,096 texts in 1 shards" in call("vectors", *common, "--seed", 3, "--output", tmp_path / "cache")
+    assert "the seed 3" in refused("vectors", *common, "--output", tmp_path / "cache")
+    assert "--teacher" in refused("vectors", "--text", workshop / "records.jsonl", "--shards", 1, "--output", "x")
+
+
 def test_shards_of_different_making_are_not_mixed(workshop: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(workshop / "shards", tmp_path / "shards"))
     for changes, message in (({"seed": 8}, "the seed 7"), ({"size": 99}, "shards of 240 texts")):
@@ -282,12 +294,14 @@ def test_crops_are_of_the_kinds_and_lengths_asked_for(tmp_path: Path) -> None:
     mixture = CropMixture(passages=1.0, sentences=0.0, shortest=5, longest=20)
     words = [
         crop.removeprefix("handle\n").split()
-        for crop in itertools.islice(draw_crops([file], seed=0, mixture=mixture), 400)
+        for crop in itertools.islice(draw_crops([file], seed=0, mixture=mixture), 4000)
     ]
     assert {5, 20} <= {len(crop) for crop in words} <= set(range(5, 21))
     for crop in words:
         start = int(crop[0][1:])
         assert crop == [f"w{number}" for number in range(start, start + len(crop))]
+    # An octave of lengths gets as many words as the next: mean ln 4 / (1/5 - 1/20) = 9.2, log-uniform it would be 10.8.
+    assert 8.8 < np.mean([len(crop) for crop in words]) < 9.7
     queries = CropMixture(passages=0.0, sentences=0.0)
     assert "handle" in set(itertools.islice(draw_crops([file], seed=0, mixture=queries), 50))
 

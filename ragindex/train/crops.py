@@ -33,11 +33,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class CropMixture:
-    """Shares of the kinds of crop, and the lengths of passages in words (log-uniform between the two)."""
+    """Shares of the kinds of crop, and the lengths of passages in words.
+
+    The density of lengths falls with their square, so that lengths from n to 2n get as many words in all as those from
+    2n to 4n: a long text costs as much as many short ones and has one vector to learn from as well, and a student
+    trained on mostly long ones learns a word at a time (see docs/training.md).
+    """
 
     passages: float = 0.45
     sentences: float = 0.25
-    shortest: int = 12
+    shortest: int = 8
     longest: int = 150
 
 
@@ -76,7 +81,7 @@ def _crop(record: Record, mixture: CropMixture, generator: random.Random) -> str
     kind = generator.random()
     if kind < mixture.passages:
         words = record.text.split()
-        length = round(math.exp(generator.uniform(math.log(mixture.shortest), math.log(mixture.longest))))
+        length = round(1 / generator.uniform(1 / mixture.longest, 1 / mixture.shortest))
         start = generator.randrange(max(1, len(words) - length + 1)) if generator.random() < 0.5 else 0
         passage = " ".join(words[start : start + length])
         return f"{record.handle}\n{passage}" if generator.random() < 0.3 else passage

@@ -43,7 +43,7 @@ def rotate(encoder: str, shards: Path, output: Path, *, steps: Sequence[int] = (
         raise TrainingError(f"{encoder} has no head to rotate.")
     vectors = [vectors for _, vectors in read_shards(shards)]
     if not vectors:
-        raise TrainingError(f"{shards} holds no finished shards; make them with `ragindex train distill --shards`.")
+        raise TrainingError(f"{shards} holds no finished shards; make them with `ragindex train vectors`.")
     if vectors[0].shape[1] != len(head.weight):
         raise TrainingError(
             f"The vectors in {shards} have {vectors[0].shape[1]} dimensions, the encoder's {len(head.weight)}; give "

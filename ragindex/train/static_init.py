@@ -7,7 +7,8 @@
 3. Output projections of attention and MLP are zero, so the decoder passes its token rows through unchanged.
 4. Head: ridge regression from the pooled rows to the teacher's vectors of the crops.
 5. Refinement: rows, weights and head are trained together against the same vectors, by cosine (as model2vec's
-   tokenlearn does).
+   tokenlearn does). Once through the crops: every epoch more brings the vectors nearer to the teacher's on text like
+   that of the crops, and takes from what they find in other text (docs/bundled.md).
 6. Contrast, if pairs are given: see `ragindex.train.static_contrast`.
 
 The rows go through the decoder's final RMSNorm, which erases their length; that is why frequency lives in the pooling
@@ -126,7 +127,7 @@ def read_bags(directory: Path, tokenizer: Tokenizer, *, max_tokens: int) -> Bags
                 kept.append(row)
         targets.append(vectors[kept])
     if not ids:
-        raise TrainingError(f"{directory} holds no finished shards; make them with `ragindex train distill --shards`.")
+        raise TrainingError(f"{directory} holds no finished shards; make them with `ragindex train vectors`.")
     return bags_of(ids, torch.from_numpy(np.concatenate(targets)))
 
 
@@ -230,7 +231,7 @@ class StaticOptions:
     """
 
     shape: Shape = Shape()
-    epochs: int = 8
+    epochs: int = 1
     steps: int = 300
     trust: float = 1.0
     seed: int = 7
@@ -283,7 +284,7 @@ def make_static(
     note("token rows, frequency weights, ridge head")
     if options.epochs:
         refine(model, training, epochs=options.epochs, seed=options.seed)
-        note(f"refinement, {options.epochs} epochs")
+        note(f"refinement, {options.epochs} epoch{'s' if options.epochs > 1 else ''}")
     if pairs:
         sources = [read_pairs(file, tokenizer) for file in pairs]
         contrast(model, sources, training, steps=options.steps, seed=options.seed)

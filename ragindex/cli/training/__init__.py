@@ -19,6 +19,7 @@ _COMMANDS = {
     "mntp": "masked",
     "simcse": "unsupervised",
     "contrastive": "supervised",
+    "vectors": "teaching",
     "distill": "distilling",
     "mine": "mining",
     "recipe": "recipes",

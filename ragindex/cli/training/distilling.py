@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ragindex.cli.options import debug_option, json_option, store_option
-from ragindex.cli.progress import progress_bar
 from ragindex.cli.training.contrast_options import matryoshka_from, matryoshka_option
 from ragindex.cli.training.language import told
 from ragindex.cli.training.launching import ParallelCommand, footprint_from, parallel_options
@@ -22,8 +21,8 @@ from ragindex.cli.training.options import (
     recorded,
     require_length,
 )
+from ragindex.cli.training.teaching import make_vectors
 from ragindex.errors import UsageError
-from ragindex.ingest.progress import Silent
 
 if TYPE_CHECKING:
     from ragindex.train.distill import VectorDistillation
@@ -34,7 +33,6 @@ __all__ = ["command"]
 
 _FILE = click.Path(exists=True, path_type=Path)
 _OF_VECTORS = ("teacher", "texts", "vectors", "shards")
-_SHARD = 4096  # texts
 _EXAMPLE = """\b
 ragindex train distill --teacher MINILM --text notes.jsonl.gz \\
     --vectors cache --shards 50 --output student --minutes 60
@@ -127,7 +125,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     from ragindex.train.session import Plan, run_objective
 
     if given["shards"] is not None:
-        _make_shards(given)
+        make_vectors(given["teacher"], given["texts"], given["vectors"], shards=given["shards"], seed=given["seed"])
     model = TrainableEncoder.open(given["encoder"])
     by_vectors = bool(given["vectors"])
     objective = _of_vectors(given, model) if by_vectors else _of_scores(given, model)
@@ -162,28 +160,6 @@ def _check(given: dict[str, Any]) -> None:
         raise UsageError("--similarity, --settled and --matryoshka belong to --vectors.")
     if given["shards"] is not None and (given["teacher"] is None or not given["texts"]):
         raise UsageError("To make teacher vectors give --teacher NAME and --text FILE.")
-
-
-def _make_shards(given: dict[str, Any]) -> None:
-    from ragindex.train.processes import in_turn
-    from ragindex.train.teacher import make_shards
-
-    bar = progress_bar("Encoding ", unit="shards") or Silent()
-    bar.start(given["shards"])
-    try:
-        in_turn(
-            lambda: make_shards(
-                given["teacher"],
-                given["texts"],
-                given["vectors"],
-                shards=given["shards"],
-                seed=given["seed"],
-                size=_SHARD,
-                advance=lambda count: bar.advance(files=count),
-            )
-        )
-    finally:
-        bar.finish()
 
 
 def _of_vectors(given: dict[str, Any], model: TrainableEncoder) -> VectorDistillation:

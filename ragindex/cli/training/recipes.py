@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_DATA = "vectors"  # the command whose folder holds no encoder
 _OWN = ("output", "json", "debug", "help")  # the recipe's matter, not a stage's
 
 
@@ -108,7 +109,7 @@ def _jobs(stages: Sequence[Stage], output: Path, encoder: str | None) -> list[_J
         needs = tuple(path for name, path in made.items() if f"{{{name}}}" in str(list(named.values())))
         jobs.append(_Job(stage, found, tuple(_arguments(found, filled, stage)), target, needs))
         made[stage.name] = target
-        if _makes_folder(found):
+        if _makes_folder(found) and stage.command != _DATA:
             encoder = str(target)
     return jobs
 

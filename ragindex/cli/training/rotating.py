@@ -29,7 +29,7 @@ ragindex train rotate --encoder floor --vectors cache --output rotated
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     required=True,
-    help="Its teacher's vectors, made by `train distill`.",
+    help="Its teacher's vectors, made by `train vectors`.",
 )
 @click.option(
     "--output",

@@ -22,6 +22,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 _EXAMPLE = """\b
+ragindex train vectors --teacher MINILM --text notes.jsonl.gz --shards 50 --output cache
 ragindex train static --teacher MINILM --vectors cache --output floor
 """
 
@@ -30,7 +31,7 @@ ragindex train static --teacher MINILM --vectors cache --output floor
     "static", epilog=_EXAMPLE, short_help="Make a static encoder, to start from, out of a teacher's vectors."
 )
 @click.option("--teacher", metavar="DIR", type=_FOLDER, required=True, help="Directory of the teacher (MiniLM-like).")
-@click.option("--vectors", metavar="DIR", type=_FOLDER, required=True, help="Its vectors, made by `train distill`.")
+@click.option("--vectors", metavar="DIR", type=_FOLDER, required=True, help="Its vectors, made by `train vectors`.")
 @output_option
 @click.option(
     "--pairs",
@@ -41,7 +42,7 @@ ragindex train static --teacher MINILM --vectors cache --output floor
 )
 @click.option("--layers", type=click.IntRange(min=0), default=4, show_default=True, help="Layers of the decoder.")
 @click.option("--hidden", type=click.IntRange(min=8), default=256, show_default=True, help="Width of the decoder.")
-@click.option("--epochs", type=click.IntRange(min=0), default=8, show_default=True, help="Epochs of refinement.")
+@click.option("--epochs", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs of refinement.")
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps on the pairs.")
 @click.option("--trust", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight beside BM25.")
 @click.option("--seed", type=int, default=7, show_default=True, help="Seed of everything random.")
