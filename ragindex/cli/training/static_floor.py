@@ -22,7 +22,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 _EXAMPLE = """\b
-ragindex train vectors --teacher MINILM --text notes.jsonl.gz --shards 50 --output cache
+ragindex train vectors --teacher MINILM --text notes.jsonl.gz \\
+    --shards 50 --output cache
 ragindex train static --teacher MINILM --vectors cache --output floor
 """
 

@@ -18,7 +18,8 @@ __all__ = ["SHARD", "command", "make_vectors"]
 SHARD = 4096  # texts
 _FILE = click.Path(exists=True, path_type=Path)
 _EXAMPLE = """\b
-ragindex train vectors --teacher MINILM --text notes.jsonl.gz --shards 50 --output cache
+ragindex train vectors --teacher MINILM --text notes.jsonl.gz \\
+    --shards 50 --output cache
 ragindex train distill --vectors cache --minutes 60 --output student
 """
 
