@@ -144,6 +144,13 @@ def test_vectors_is_the_command_that_makes_shards(workshop: Path, tmp_path: Path
     np.testing.assert_allclose(Encoder.load(workshop / "teacher").encode_documents(crops[:20]), vectors[:20], atol=2e-3)
     assert "4,096 texts in 1 shards" in call("vectors", *common, "--seed", 3, "--output", tmp_path / "cache")
     assert "the seed 3" in refused("vectors", *common, "--output", tmp_path / "cache")
+    # A folder in which nothing was made yet belongs to nobody.
+    empty = tmp_path / "empty"
+    bad = write_records(tmp_path / "bad.jsonl", [{"no": "record"}])
+    assert "bad.jsonl:1 is not a record" in refused(
+        "vectors", *common[:2], "--text", bad, *common[4:], "--output", empty
+    )
+    call("vectors", *common, "--output", empty)
     assert "--teacher" in refused("vectors", "--text", workshop / "records.jsonl", "--shards", 1, "--output", "x")
 
 

@@ -83,12 +83,13 @@ def _write(target: Path, crops: Sequence[str], vectors: np.ndarray) -> None:
 
 def _claim(output: Path, made: Mapping[str, object], name: str) -> None:
     record = output / _RECORD
-    if not record.is_file():
-        if any(output.glob("*.safetensors")):
-            raise UsageError(
-                f"{output} holds shards, but not {_RECORD}, which says how they were made, so none can be added; "
-                "choose another folder."
-            )
+    begun = any(output.glob("*.safetensors"))
+    if begun and not record.is_file():
+        raise UsageError(
+            f"{output} holds shards, but not {_RECORD}, which says how they were made, so none can be added; "
+            "choose another folder."
+        )
+    if not begun:  # a record alone is what is left of a run that failed before its first shard
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
             partial = record.with_suffix(".partial")
