@@ -36,8 +36,7 @@ class CropMixture:
     """Shares of the kinds of crop, and the lengths of passages in words.
 
     The density of lengths falls with their square, so that lengths from n to 2n get as many words in all as those from
-    2n to 4n: a long text costs as much as many short ones and has one vector to learn from as well, and a student
-    trained on mostly long ones learns a word at a time (see docs/training.md).
+    2n to 4n: a long text costs as much as many short ones, and has one vector to learn from, as each of them has.
     """
 
     passages: float = 0.45
