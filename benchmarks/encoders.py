@@ -7,7 +7,7 @@ the best chunk of a document counts). bm25s is Lucene's BM25 (k1=1.5, b=0.75, Sn
 whole documents. Intervals are 95 % bootstrap intervals over queries; the mean weighs every set alike. Below the table
 stands the first encoder's difference from each column, with the p-value of the paired randomisation test.
 
-What was measured is kept in --keep FILE, and not measured again; the file knows an encoder by the last part of its path.
+What was measured is kept in --keep FILE, and not measured again; it knows an encoder by the last part of its path.
 """
 
 from __future__ import annotations
