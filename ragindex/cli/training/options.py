@@ -14,6 +14,7 @@ from ragindex.cli.terminal import note
 from ragindex.errors import UsageError
 
 __all__ = [
+    "EncoderFolder",
     "ProgressBar",
     "encoder_option",
     "length_options",
@@ -29,10 +30,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 encoder_option = click.option(
     "--encoder", metavar="NAME|DIR|HUB_ID", default="bundled", show_default=True, help="The encoder to start from."
 )
+
+
+class EncoderFolder(click.Path):
+    """The type of an --output that becomes an encoder: what the next stage of a recipe starts from."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+
 output_option = click.option(
     "--output",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=EncoderFolder(),
     required=True,
     help="Directory of the trained encoder; its run/ holds log and checkpoints.",
 )

@@ -16,6 +16,7 @@ import click
 from ragindex.cli.options import debug_option, json_option, store_option
 from ragindex.cli.terminal import emit, emit_json, note
 from ragindex.cli.training import require_extra, train
+from ragindex.cli.training.options import EncoderFolder
 from ragindex.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_DATA = "vectors"  # the command whose folder holds no encoder
 _OWN = ("output", "json", "debug", "help")  # the recipe's matter, not a stage's
 
 
@@ -109,7 +109,7 @@ def _jobs(stages: Sequence[Stage], output: Path, encoder: str | None) -> list[_J
         needs = tuple(path for name, path in made.items() if f"{{{name}}}" in str(list(named.values())))
         jobs.append(_Job(stage, found, tuple(_arguments(found, filled, stage)), target, needs))
         made[stage.name] = target
-        if _makes_folder(found) and stage.command != _DATA:
+        if isinstance(_output_type(found), EncoderFolder):
             encoder = str(target)
     return jobs
 
@@ -214,8 +214,13 @@ def _key(parameter: click.Parameter) -> str:
 
 
 def _makes_folder(found: click.Command) -> bool:
+    kind = _output_type(found)
+    return isinstance(kind, click.Path) and kind.dir_okay
+
+
+def _output_type(found: click.Command) -> click.ParamType[Any] | None:
     output = _parameter(found, "output")
-    return output is not None and isinstance(output.type, click.Path) and output.type.dir_okay
+    return None if output is None else output.type
 
 
 def _commands() -> list[str]:

@@ -9,7 +9,7 @@ import click
 from ragindex.cli.options import debug_option, json_option, store_option
 from ragindex.cli.terminal import emit, emit_json
 from ragindex.cli.training import require_extra
-from ragindex.cli.training.options import encoder_option
+from ragindex.cli.training.options import EncoderFolder, encoder_option
 from ragindex.errors import UsageError
 
 __all__ = ["command"]
@@ -34,7 +34,7 @@ ragindex train rotate --encoder floor --vectors cache --output rotated
 @click.option(
     "--output",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=EncoderFolder(),
     required=True,
     help="Directory of the rotated encoder.",
 )
