@@ -45,11 +45,13 @@ def test_the_help_names_what_the_library_knows() -> None:
 def test_settings_are_stored_with_the_copy(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     options = [
         *["--dimensions", "16", "--max-tokens", "64", "--pooling", "last", "--attention", "causal"],
+        *["--saturation", "4", "--lead", "20"],
         *["--temperature", "0.5", "--prompt-style", "e5-instruct", "--instruction", "Find the rule"],
     ]
     info = exported(tiny_encoder_dir, tmp_path / "copy", *options)
     assert (info["dimensions"], info["max_tokens"], info["matryoshka"]) == (16, 64, [8])
     assert (info["pooling"], info["attention"], info["temperature"]) == ("last", "causal", 0.5)
+    assert (info["saturation"], info["lead"]) == (4.0, 20.0)
     assert info["prompts"]["instruction"] == "Find the rule"
     assert info["prompts"]["instructed_query"] == "Instruct: {instruction}\nQuery: {text}"
 
@@ -98,6 +100,8 @@ def test_an_instruction_replaces_the_one_that_examples_belong_to(tmp_path: Path)
         (["--rope-scaling", "0.5"], "'0.5' is neither"),
         (["--rope-scaling", "ntk:"], "'ntk:' is neither"),
         (["--temperature", "0"], "temperature of 0.0 is impossible"),
+        (["--saturation", "0"], "saturation of 0.0 is impossible"),
+        (["--lead", "-1"], "lead of -1.0 is impossible"),
         (["--adapter", "nowhere"], "There is no encoder 'nowhere'"),
         (["--prompt-style", "mine"], "'mine' is not one of"),
     ],

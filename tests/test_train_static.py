@@ -202,6 +202,28 @@ def test_refinement_can_be_left_out(workshop: Path, tmp_path: Path) -> None:
     assert step == whole[0]  # the same seed, so the same held-out crops and the same start
 
 
+def test_words_get_tokens_and_tokens_count_by_place_and_repetition(workshop: Path, tmp_path: Path) -> None:
+    crops, targets = crops_and_targets(workshop)
+    word = "kettlewright"  # "kettle" and pieces
+    folder = write_shard(tmp_path / "shards", [f"{crop} {word}" for crop in crops[:240]], targets[:240])
+    options = ("--layers", 1, "--words", 1, "--saturation", 4, "--lead", 20, "--epochs", 3)
+    common = ("--teacher", workshop / "teacher", "--vectors", folder, "--hidden", 32)
+    assert len(tiny_tokenizer().encode(word, add_special_tokens=False).tokens) > 1
+    call("static", "--output", tmp_path / "made", *common, *options)
+    encoder = Encoder.load(tmp_path / "made", device="cpu")
+    assert encoder.tokenizer.count(word) == 1
+    assert encoder.config.card["words"] == 1
+    assert (encoder.config.saturation, encoder.config.lead) == (4.0, 20.0)
+    # What was measured without a decoder is what the encoder gives.
+    measured = encoder.config.card["steps"][-1]["held_out_cosine"]
+    assert mean_cosine(encoder, [f"{crop} {word}" for crop in crops[:240]], targets[:240]) == pytest.approx(
+        measured, abs=0.1
+    )
+    vectors = token_vectors(workshop / "teacher", 3, [word, "vaccine"])
+    expected = Encoder.load(workshop / "teacher").encode_documents([word, "vaccine"])
+    np.testing.assert_allclose(vectors[3:], expected, atol=2e-3)
+
+
 def test_pairs_bring_what_belongs_together_nearer(workshop: Path, tmp_path: Path) -> None:
     """The handles of these records have nothing to do with their texts until the pairs say so."""
     generator = random.Random(1)
@@ -252,11 +274,12 @@ def test_principal_axes_are_orthogonal_largest_first() -> None:
     np.testing.assert_allclose(np.abs(axes[0]), [0, 1, 0, 0, 0, 0], atol=0.1)
 
 
-def write_shard(directory: Path, crops: list[str]) -> Path:
+def write_shard(directory: Path, crops: list[str], vectors: np.ndarray | None = None) -> Path:
     directory.mkdir()
     with gzip.open(directory / "00000.json.gz", "wt", encoding="utf-8") as out:
         json.dump(crops, out)
-    save_file({"vectors": np.ones((len(crops), DIMENSIONS), np.float16)}, directory / "00000.safetensors")
+    vectors = np.ones((len(crops), DIMENSIONS)) if vectors is None else vectors
+    save_file({"vectors": vectors.astype(np.float16)}, directory / "00000.safetensors")
     return directory
 
 

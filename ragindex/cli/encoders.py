@@ -98,6 +98,8 @@ def info(*, name: str, as_json: bool) -> None:
         "pooling": config.pooling,
         "pool_special": config.pool_special,
         "temperature": config.temperature,
+        "saturation": config.saturation,
+        "lead": config.lead,
         "rope": model.get("rope_parameters") or model.get("rope_scaling") or {},
         "trust": config.trust,
         "bytes": size,

@@ -38,6 +38,8 @@ STYLES = ("plain", "llm2vec", "e5", "e5-instruct", "qwen3", "icl", "embeddinggem
 @click.option(
     "--rope-scaling", metavar="[METHOD:]FACTOR", help="Longer texts, by ntk (the default) or linear, as in ntk:4."
 )
+@click.option("--lead", type=float, metavar="N", help="Later tokens count less: 1 / sqrt(1 + place / N).")
+@click.option("--saturation", type=float, metavar="K", help="Repeated tokens count less, as in BM25.")
 @click.option("--temperature", type=float, metavar="T", help="Divide the attention logits; below 1 is sharper.")
 @store_option
 @debug_option
@@ -54,6 +56,8 @@ def export(
     pooling: Pooling | None,
     prompt_style: str | None,
     rope_scaling: str | None,
+    saturation: float | None,
+    lead: float | None,
     temperature: float | None,
     as_json: bool,
 ) -> None:
@@ -73,6 +77,8 @@ def export(
         prompts=_prompts(name, adapters, prompt_style, instruction),
         max_tokens=max_tokens,
         temperature=temperature,
+        saturation=saturation,
+        lead=lead,
         rope_scaling=_scaling(rope_scaling),
         dimensions=dimensions,
     )

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from ragindex.encoder.architectures import text_config
 from ragindex.encoder.prompts import Prompts
@@ -21,6 +21,7 @@ from ragindex.errors import EncoderError
 __all__ = [
     "Attention",
     "Checkpoint",
+    "Counting",
     "EncoderConfig",
     "Pooling",
     "hidden_size",
@@ -41,6 +42,19 @@ WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
 
 
+class Counting(NamedTuple):
+    """How much a token counts when a text's tokens are pooled, beside its own weight; None, None: all alike.
+
+    lead, in tokens: the token i places after the first one that is pooled counts 1 / sqrt(1 + i / lead). What a text is
+    about is said early, in titles and first sentences. saturation, k: tokens that are the same and count n together
+    count (k + 1) n / (k + n), the saturation of BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework",
+    2009, section 3.4): what is said ten times is not ten times as true of a text.
+    """
+
+    saturation: float | None = None
+    lead: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
     """How a decoder is used as an encoder.
@@ -50,8 +64,9 @@ class EncoderConfig:
     does all that follows the tokens as a sentence-transformers model says (`ragindex.encoder.foreign`);
     max_tokens: longest input, prompt and special tokens included; pool_special: whether BOS and others are pooled (a
     decoder's BOS is an attention sink, so they are not by default); temperature: divides the attention logits (below 1
-    is sharper: TempScale, arXiv 2410.24200, against long texts growing alike); trust: what its cosines weigh beside
-    BM25 in hybrid search, as measured (it decides no vector); card: how the encoder was made, free form.
+    is sharper: TempScale, arXiv 2410.24200, against long texts growing alike); saturation and lead: how much the tokens
+    of a text count when they are pooled, see `Counting`; trust: what its cosines weigh beside BM25 in hybrid search, as
+    measured (it decides no vector); card: how the encoder was made, free form.
     """
 
     dimensions: int
@@ -60,6 +75,8 @@ class EncoderConfig:
     pooling: Pooling = "mean"
     pool_special: bool = False
     temperature: float = 1.0
+    saturation: float | None = None
+    lead: float | None = None
     prompts: Prompts = field(default_factory=Prompts)
     matryoshka: tuple[int, ...] = ()
     trust: float = 1.0
@@ -76,6 +93,14 @@ class EncoderConfig:
             raise EncoderError("An encoder needs at least 1 dimension and 8 tokens.")
         if not 0 < self.temperature < math.inf:
             raise EncoderError(f"An attention temperature of {self.temperature} is impossible; give one above 0.")
+        for name, number in (("saturation", self.saturation), ("lead", self.lead)):
+            if number is not None and not 0 < number < math.inf:
+                raise EncoderError(f"A {name} of {number} is impossible; give one above 0.")
+
+    @property
+    def counting(self) -> Counting:
+        """How much tokens count in pooling."""
+        return Counting(self.saturation, self.lead)
 
     def as_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""

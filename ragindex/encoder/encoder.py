@@ -124,6 +124,8 @@ class Encoder:
         prompts: Prompts | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
+        saturation: float | None = None,
+        lead: float | None = None,
         rope_scaling: RopeScaling | None = None,
         dimensions: int | None = None,
         device: str | None = None,
@@ -136,10 +138,10 @@ class Encoder:
         merge on top, first one first. A sentence-transformers model that is no decoder (BGE, E5, MiniLM) is run as
         its own modules say (`ragindex.encoder.foreign`); only its prompts, limit and dimensions can be changed.
 
-        attention, pooling, prompts, max_tokens, temperature: in place of what is stored, or of the default for a plain
-        decoder. rope_scaling: for longer texts; the limit grows with it unless `max_tokens` is given. All are saved,
-        and all but the limit are part of the fingerprint. dimensions: cut the vectors to their first values and
-        normalise them again (Matryoshka, arXiv 2205.13147).
+        attention, pooling, prompts, max_tokens, temperature, saturation, lead: in place of what is stored, or of the
+        default for a plain decoder (see `EncoderConfig`). rope_scaling: for longer texts; the limit grows with it
+        unless `max_tokens` is given. All are saved, and all but the limit are part of the fingerprint. dimensions: cut
+        the vectors to their first values and normalise them again (Matryoshka, arXiv 2205.13147).
 
         device: "cpu", "cuda", or several, "cuda:0,cuda:1", with a process each; a program that starts such needs the
         usual `if __name__ == "__main__":`. execution: "compiled" compiles the layers first, for long runs; "stable"
@@ -148,7 +150,14 @@ class Encoder:
         Raises EncoderError when there is no such encoder or it is incomplete.
         """
         found = find_checkpoint(str(name), adapters=tuple(map(str, adapters)))
-        fixed = {"attention": attention, "pooling": pooling, "temperature": temperature, "rope_scaling": rope_scaling}
+        fixed = {
+            "attention": attention,
+            "pooling": pooling,
+            "temperature": temperature,
+            "saturation": saturation,
+            "lead": lead,
+            "rope_scaling": rope_scaling,
+        }
         _check_changes(found, [key for key, value in fixed.items() if value is not None], pooling)
         if rope_scaling is not None and max_tokens is None:
             max_tokens = int(found.config.max_tokens * rope_scaling.factor)
@@ -158,6 +167,8 @@ class Encoder:
             "prompts": prompts,
             "max_tokens": max_tokens,
             "temperature": temperature,
+            "saturation": saturation,
+            "lead": lead,
         }
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         if found.is_foreign and prompts is not None:  # what of them is pooled is its pooling module's matter

@@ -39,6 +39,7 @@ def fingerprint(checkpoint: Checkpoint, tokenizer: bytes, dimensions: int) -> st
     }
     if config.temperature != 1:
         identity["temperature"] = config.temperature
+    identity |= {name: value for name, value in config.counting._asdict().items() if value is not None}
     digest.update(json.dumps(identity, sort_keys=True).encode())
     digest.update(hashlib.blake2b(tokenizer).digest())
     files = checkpoint.weight_files()

@@ -15,13 +15,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ragindex.encoder.checkpoint import WEIGHTS_FILE, Pooling, read_json
+from ragindex.encoder.checkpoint import WEIGHTS_FILE, Counting, Pooling, read_json
 from ragindex.errors import EncoderError
 
-__all__ = ["Head", "Module", "load_tensors", "pool", "read_modules", "read_token_weights"]
+__all__ = ["Head", "Module", "counted", "load_tensors", "pool", "read_modules", "read_token_weights"]
 
 MODULES_FILE = "modules.json"
 POOLER = "Pooler"  # the last part of the class name of any pooling that sentence-transformers lacks
+_ALIKE = Counting()
 SPECIAL_TOKENS = "_SpecialTokens"  # a WordWeights folder that only leaves special tokens out, as `pool_special` does
 
 
@@ -107,16 +108,24 @@ class Head:
         bias = None if self.bias is None else self.bias[:dimensions]
         return replace(self, weight=self.weight[:dimensions], bias=bias)
 
-    def apply(self, states: np.ndarray, ids: np.ndarray, pooled: np.ndarray, pooling: Pooling) -> np.ndarray:
+    def apply(
+        self,
+        states: np.ndarray,
+        ids: np.ndarray,
+        pooled: np.ndarray,
+        pooling: Pooling,
+        *,
+        counting: Counting = _ALIKE,
+    ) -> np.ndarray:
         """Unit vector (d,) from the states (length, hidden) of one text."""
-        vector = pool(states, self._shares(ids, pooled, pooling))
+        vector = pool(states, self._shares(ids, pooled, pooling, counting))
         if self.weight is not None:
             vector = self.weight @ vector
         if self.bias is not None:
             vector = vector + self.bias
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
-    def _shares(self, ids: np.ndarray, pooled: np.ndarray, pooling: Pooling) -> np.ndarray:
+    def _shares(self, ids: np.ndarray, pooled: np.ndarray, pooling: Pooling, counting: Counting) -> np.ndarray:
         shares = pooled.astype(np.float32)
         if pooling == "last":
             last = np.flatnonzero(pooled)[-1]
@@ -126,12 +135,27 @@ class Head:
             shares *= np.cumsum(shares)
         if self.token_weights is not None and pooling != "last":
             shares *= self.token_weights[ids]
+        if counting != _ALIKE and pooling != "last":
+            shares *= counted(ids, pooled, counting)
         return shares
 
 
 def pool(states: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Mean of the states (length, hidden) by shares (length,)."""
     return np.asarray(shares @ states / max(float(shares.sum()), 1e-12), dtype=np.float32)
+
+
+def counted(ids: np.ndarray, pooled: np.ndarray, counting: Counting) -> np.ndarray:
+    """What each of a text's tokens (length,) counts; of those that are not pooled it says nothing."""
+    counts = np.ones(len(ids), dtype=np.float32)
+    if counting.lead is not None:
+        places = np.maximum(np.cumsum(pooled) - 1, 0)
+        counts = (1 / np.sqrt(1 + places / counting.lead)).astype(np.float32)
+    if counting.saturation is not None:
+        _, same = np.unique(ids, return_inverse=True)
+        together = np.bincount(same, weights=counts * pooled)[same]
+        counts *= (counting.saturation + 1) / (counting.saturation + together)
+    return counts
 
 
 def read_token_weights(folder: Path) -> np.ndarray:

@@ -30,6 +30,7 @@ from ragindex.encoder.checkpoint import (
     TOKENIZER_FILE,
     WEIGHTLESS,
     WEIGHTS_FILE,
+    Counting,
     EncoderConfig,
     hidden_size,
     read_json,
@@ -136,6 +137,8 @@ def inexpressible(config: EncoderConfig, head: Head, tokenizer: Tokenizer, model
         return "two-sided attention of this architecture, which takes more than a setting"
     if config.temperature != 1:
         return "an attention temperature"
+    if config.counting != Counting() and config.pooling != "last":
+        return "tokens that count by how often and where they occur"
     if config.pooling not in WEIGHTLESS:
         return f"{config.pooling} pooling"
     if _named_prompts(config, tokenizer) is None:

@@ -146,7 +146,8 @@ class NumpyForward:
         yield from (states[span] for span in np.split(places, ends[:-1]))
 
     def _encode(self, item: Tokenized, states: np.ndarray) -> np.ndarray:
-        return self._head.apply(states, item.ids, item.pooled, self._config.pooling)
+        config = self._config
+        return self._head.apply(states, item.ids, item.pooled, config.pooling, counting=config.counting)
 
     def _read(self, name: str) -> np.ndarray:
         return np.asarray(self._file.get_tensor(name), dtype=np.float32)

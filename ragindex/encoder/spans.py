@@ -72,8 +72,13 @@ class SpanReader:
                 for place in window.spans:
                     pooled = np.flatnonzero(window.pooled(place))
                     ids, all_of_them = window.located.tokenized.ids[pooled], np.ones(len(pooled), dtype=bool)
-                    vector = self._head.apply(hidden[pooled], ids, all_of_them, self._config.pooling)
-                    found[window.plan][place] = vector
+                    found[window.plan][place] = self._head.apply(
+                        hidden[pooled],
+                        ids,
+                        all_of_them,
+                        self._config.pooling,
+                        counting=self._config.counting,
+                    )
         empty = np.empty((0, self._config.dimensions), dtype=np.float32)
         return [self._cut(np.stack([some[place] for place in sorted(some)]) if some else empty) for some in found]
 

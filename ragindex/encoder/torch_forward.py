@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from ragindex.encoder.backbone import load_checkpoint
 from ragindex.encoder.batching import Batch, Budget, FixedShapes, Schedule, in_order, token_budget_batches
-from ragindex.encoder.checkpoint import WEIGHTLESS, Checkpoint, Pooling
+from ragindex.encoder.checkpoint import WEIGHTLESS, Checkpoint, Counting, Pooling
 from ragindex.encoder.compiling import compile_layers
 from ragindex.encoder.devices import choose_device, choose_dtype, keep_freed_memory, padded_tokens, send
 from ragindex.encoder.head import Head
@@ -25,7 +25,15 @@ from ragindex.encoder.pooling import Pooler, stored_pooling
 from ragindex.encoder.tokenizer import Tokenized
 from ragindex.errors import EncoderError
 
-__all__ = ["Execution", "TorchForward", "choose_device", "choose_dtype", "pool_states", "token_budget_batches"]
+__all__ = [
+    "Execution",
+    "TorchForward",
+    "choose_device",
+    "choose_dtype",
+    "counts_of",
+    "pool_states",
+    "token_budget_batches",
+]
 
 _NO_STATES = np.empty((0, 0), dtype=np.float32)
 
@@ -53,6 +61,7 @@ class TorchForward:
         execution: Execution = "free",
     ) -> None:
         self._pooling = checkpoint.config.pooling
+        self._counting = checkpoint.config.counting
         self.device = choose_device(device)
         self.dtype = dtype or choose_dtype(self.device)
         if self.device.type == "cpu":
@@ -117,7 +126,7 @@ class TorchForward:
 
     def _pool(self, layers: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
         pooled = send(batch.pooled, self.device)
-        weights = self._token_weights[send(batch.ids, self.device)] if self._token_weights is not None else None
+        weights = counts_of(send(batch.ids, self.device), pooled, self._token_weights, self._counting)
         if self._pooler is None:
             return pool_states(layers[-1], pooled, weights, self._pooling)
         vectors: torch.Tensor = self._pooler(layers, pooled if weights is None else pooled * weights)
@@ -125,6 +134,39 @@ class TorchForward:
 
     def _tensor(self, array: np.ndarray | None) -> torch.Tensor | None:
         return None if array is None else torch.from_numpy(array).to(self.device)
+
+
+def counts_of(
+    ids: torch.Tensor, pooled: torch.Tensor, token_weights: torch.Tensor | None, counting: Counting
+) -> torch.Tensor | None:
+    """What each token counts in pooling, (n, length); None where all count alike.
+
+    ids: (n, length); pooled: as for `pool_states`; token_weights: (vocabulary,) or None. The same in numpy is
+    `ragindex.encoder.head.counted`. Nothing in here waits for the device.
+    """
+    counts = None if token_weights is None else token_weights[ids]
+    if counting == Counting():
+        return counts
+    own = pooled > 0
+    shares = torch.ones(ids.shape, device=ids.device)
+    if counting.lead is not None:
+        places = (own.cumsum(dim=1) - 1).clamp_min(0)
+        shares = (1 + places / counting.lead).rsqrt()
+    if counting.saturation is not None:
+        shares = shares * (counting.saturation + 1) / (counting.saturation + _together(ids, own, shares))
+    return shares if counts is None else counts * shares
+
+
+def _together(ids: torch.Tensor, own: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """What all tokens of a text that are the same as a token count together, (n, length); without those that are not
+    its `own`. By sorting: comparing all with all would take the square of the length.
+    """
+    keys = torch.where(own, ids, -1)
+    ordered, order = keys.sort(dim=1)
+    sums = (shares * own).gather(1, order).cumsum(dim=1)
+    sums = torch.cat([torch.zeros_like(sums[:, :1]), sums], dim=1)
+    first, beyond = torch.searchsorted(ordered, keys), torch.searchsorted(ordered, keys, right=True)
+    return sums.gather(1, beyond) - sums.gather(1, first)
 
 
 def pool_states(

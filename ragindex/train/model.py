@@ -30,7 +30,7 @@ from ragindex.encoder.pooling import Pooler, new_pooling, stored_pooling
 from ragindex.encoder.prompts import Prompted, Prompts
 from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.tokenizer import EncoderTokenizer, Tokenized
-from ragindex.encoder.torch_forward import choose_device, choose_dtype, pool_states
+from ragindex.encoder.torch_forward import choose_device, choose_dtype, counts_of, pool_states
 from ragindex.errors import TrainingError
 from ragindex.train.preparing import Lora, adapted, attention_switch, is_idle, set_attention_dropout
 from ragindex.train.sharding import Place
@@ -205,7 +205,8 @@ class TrainableEncoder(nn.Module):
         partial.rename(directory)
 
     def _pool(self, ids: torch.Tensor, states: list[torch.Tensor], pooled: torch.Tensor) -> torch.Tensor:
-        weights = None if self.log_weights is None else self.log_weights[ids].exp()
+        table = None if self.log_weights is None else self.log_weights.exp()
+        weights = counts_of(ids, pooled, table, self.config.counting)
         if self.pooler is None:
             vectors = pool_states(states[-1], pooled, weights, self.config.pooling)
         else:

@@ -22,8 +22,9 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from ragindex.encoder.checkpoint import Counting
 from ragindex.train.crops import read_records
-from ragindex.train.static_init import Bags, StaticModel, bags_of
+from ragindex.train.static_model import Bags, StaticModel, bags_of
 
 __all__ = ["PairSource", "contrast", "in_batch_loss", "read_pairs"]
 
@@ -78,12 +79,13 @@ def contrast(
     bags: Bags,
     *,
     steps: int,
+    counting: Counting,
     batch: int = 512,
     rate: float = 3e-3,
     seed: int = 7,
 ) -> None:
     """Train `model` on pairs of two sources a step (drawn by the square root of their size) and on a batch of
-    teacher vectors.
+    teacher vectors. counting: what the tokens of `bags` were counted by.
     """
     generator = np.random.default_rng(seed)
     sizes = np.sqrt([source.tokens for source in sources])
@@ -103,8 +105,8 @@ def contrast(
             source = sources[index]
             rows = generator.choice(len(source.texts), size=min(batch, len(source.texts)), replace=False)
             length = int(generator.choice(_LENGTHS))
-            queries = model(bags_of([source.handles[row] for row in rows]))
-            documents = model(bags_of([source.texts[row][:length] for row in rows]))
+            queries = model(bags_of([source.handles[row] for row in rows], counting=counting))
+            documents = model(bags_of([source.texts[row][:length] for row in rows], counting=counting))
             pair_loss = pair_loss + in_batch_loss(queries, documents, torch.from_numpy(source.groups[rows]))
         part = bags.take(torch.from_numpy(generator.choice(len(bags), size=min(1024, len(bags)), replace=False)))
         distillation = (1 - (model(part) * part.targets).sum(-1)).mean()

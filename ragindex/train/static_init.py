@@ -1,7 +1,8 @@
 """The static floor: a decoder whose first state is a good bag-of-tokens encoder, made from a teacher's vectors.
 
 1. Token rows: the teacher's vector of every single token, reduced by PCA. (model2vec: vectors of single tokens plus PCA
-   and a frequency weight already make a fair encoder.)
+   and a frequency weight already make a fair encoder.) Words of the crops that its tokenizer cuts into pieces can have
+   tokens of their own, as far as `words` allows: a word's vector says more than the sum of its pieces.
 2. Pooling weights: smooth inverse frequency, a / (a + p(token)), counted on the crops (Arora et al., "A simple but
    tough-to-beat baseline", ICLR 2017).
 3. Output projections of attention and MLP are zero, so the decoder passes its token rows through unchanged.
@@ -19,27 +20,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import nn
-from torch.nn.functional import embedding_bag, linear, normalize
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaModel
 
-from ragindex.encoder.checkpoint import TOKENIZER_FILE, EncoderConfig
+from ragindex.encoder.checkpoint import TOKENIZER_FILE, Counting, EncoderConfig
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
 from ragindex.encoder.prompts import Prompts
 from ragindex.errors import TrainingError, UsageError
+from ragindex.train.own_words import cut_words, with_words
 from ragindex.train.run import writing
+from ragindex.train.static_model import Bags, StaticModel, bags_of
 from ragindex.train.teacher import read_shards
 from ragindex.train.token_vectors import token_vectors
 
-__all__ = ["Bags", "Shape", "Stage", "StaticModel", "StaticOptions", "make_static"]
+__all__ = ["Shape", "Stage", "StaticOptions", "make_static"]
 
 
 _FEWEST = 10  # crops, for a share of them to be held out
@@ -47,75 +48,17 @@ _FEWEST = 10  # crops, for a share of them to be held out
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of the decoder."""
+    """Size of the decoder, and how much tokens count in its pooling."""
 
     hidden: int = 256
     layers: int = 4
     heads: int = 4
     intermediate: int = 768
     max_tokens: int = 512
+    counting: Counting = field(default_factory=Counting)
 
 
-@dataclass(frozen=True, slots=True)
-class Bags:
-    """Tokenised crops end to end, with the teacher's unit vectors: ids (tokens,), starts (n,), targets (n, d)."""
-
-    ids: torch.Tensor
-    starts: torch.Tensor
-    targets: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def take(self, rows: torch.Tensor) -> Bags:
-        """The crops at `rows`, in that order."""
-        ends = torch.cat([self.starts[1:], torch.tensor([len(self.ids)])])
-        pieces = [self.ids[self.starts[row] : ends[row]] for row in rows.tolist()]
-        lengths = torch.tensor([len(piece) for piece in pieces])
-        return Bags(torch.cat(pieces), lengths.cumsum(0) - lengths, self.targets[rows])
-
-
-class StaticModel(nn.Module):
-    """Weighted mean of normalised token rows, then a linear map: the decoder at step 0, without the decoder."""
-
-    def __init__(self, rows: torch.Tensor, weights: torch.Tensor, dimensions: int) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(rows)
-        self.log_weights = nn.Parameter(weights.log())
-        self.head = nn.Linear(rows.shape[1], dimensions)
-
-    def pooled(self, bags: Bags) -> torch.Tensor:
-        """Weighted means, (n, hidden)."""
-        used, position = bags.ids.unique(return_inverse=True)
-        rows = self.rows[used]
-        rows = rows / rows.square().mean(-1, keepdim=True).add(1e-6).sqrt()
-        weights = self.log_weights[bags.ids].exp()
-        sums = embedding_bag(position, rows, bags.starts, mode="sum", per_sample_weights=weights)
-        totals = torch.zeros(len(bags)).index_add(0, _bag_of_token(bags), weights)
-        return sums / totals.clamp_min(1e-12).unsqueeze(1)
-
-    def forward(self, bags: Bags) -> torch.Tensor:
-        """Unit vectors, (n, d)."""
-        return normalize(linear(self.pooled(bags), self.head.weight, self.head.bias), dim=-1)
-
-
-def _bag_of_token(bags: Bags) -> torch.Tensor:
-    marks = torch.zeros(len(bags.ids), dtype=torch.long)
-    marks[bags.starts[1:]] = 1
-    return marks.cumsum(0)
-
-
-def bags_of(pieces: Sequence[np.ndarray], targets: torch.Tensor | None = None) -> Bags:
-    """Bags of token sequences (each non-empty); without targets they serve inference only."""
-    lengths = np.array([len(piece) for piece in pieces])
-    return Bags(
-        torch.from_numpy(np.concatenate(pieces).astype(np.int64)),
-        torch.from_numpy(np.cumsum(lengths) - lengths),
-        torch.empty(len(pieces), 0) if targets is None else targets,
-    )
-
-
-def read_bags(directory: Path, tokenizer: Tokenizer, *, max_tokens: int) -> Bags:
+def read_bags(directory: Path, tokenizer: Tokenizer, *, max_tokens: int, counting: Counting) -> Bags:
     """All crops of a shard directory. Raises TrainingError when there are none."""
     ids: list[np.ndarray] = []
     targets: list[np.ndarray] = []
@@ -128,7 +71,7 @@ def read_bags(directory: Path, tokenizer: Tokenizer, *, max_tokens: int) -> Bags
         targets.append(vectors[kept])
     if not ids:
         raise TrainingError(f"{directory} holds no finished shards; make them with `ragindex train vectors`.")
-    return bags_of(ids, torch.from_numpy(np.concatenate(targets)))
+    return bags_of(ids, torch.from_numpy(np.concatenate(targets)), counting=counting)
 
 
 def initial_rows(tokens: np.ndarray, hidden: int) -> torch.Tensor:
@@ -141,9 +84,9 @@ def initial_rows(tokens: np.ndarray, hidden: int) -> torch.Tensor:
     return normalised
 
 
-def frequency_weights(ids: torch.Tensor, vocabulary: int, *, smoothing: float = 1e-3) -> torch.Tensor:
-    """Smooth inverse frequency of each token, in (0, 1]."""
-    counts = torch.bincount(ids, minlength=vocabulary).float()
+def frequency_weights(bags: Bags, vocabulary: int, *, smoothing: float = 1e-3) -> torch.Tensor:
+    """Smooth inverse frequency of each token, as it is counted, in (0, 1]."""
+    counts = torch.bincount(bags.ids, bags.counts.double(), minlength=vocabulary).float()
     weights: torch.Tensor = smoothing / (smoothing + counts / counts.sum())
     return weights
 
@@ -226,11 +169,12 @@ def plain_tokenizer(file: Path) -> Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class StaticOptions:
-    """shape: of the decoder. epochs: of refinement, 0 leaves it out. steps: of contrast, if there are pairs. trust:
-    weight beside BM25 in hybrid search.
+    """shape: of the decoder. words: how many words that the teacher's tokenizer cuts get a token of their own. epochs:
+    of refinement, 0 leaves it out. steps: of contrast, if there are pairs. trust: weight beside BM25 in hybrid search.
     """
 
     shape: Shape = Shape()
+    words: int = 0
     epochs: int = 1
     steps: int = 300
     trust: float = 1.0
@@ -265,14 +209,17 @@ def make_static(
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty; choose another --output.")
     tokenizer = plain_tokenizer(teacher / TOKENIZER_FILE)
-    bags = read_bags(shards, tokenizer, max_tokens=options.shape.max_tokens)
+    words = cut_words((crop for crops, _ in read_shards(shards) for crop in crops), tokenizer, most=options.words)
+    vectors = token_vectors(teacher, tokenizer.get_vocab_size(), words)
+    tokenizer = with_words(tokenizer, words)
+    bags = read_bags(shards, tokenizer, max_tokens=options.shape.max_tokens, counting=options.shape.counting)
     if len(bags) < _FEWEST:
         raise TrainingError(f"{shards} holds {len(bags)} crops; at least {_FEWEST} are needed.")
     order = torch.randperm(len(bags), generator=torch.Generator().manual_seed(options.seed))
     kept = min(2000, len(bags) // 5)
     held_out, training = bags.take(order[:kept]), bags.take(order[kept:])
-    rows = initial_rows(token_vectors(teacher, tokenizer.get_vocab_size()), options.shape.hidden)
-    model = StaticModel(rows, frequency_weights(training.ids, len(rows)), bags.targets.shape[1])
+    rows = initial_rows(vectors, options.shape.hidden)
+    model = StaticModel(rows, frequency_weights(training, len(rows)), bags.targets.shape[1])
     fit_head(model, training)
     history: list[Stage] = []
 
@@ -287,10 +234,11 @@ def make_static(
         note(f"refinement, {options.epochs} epoch{'s' if options.epochs > 1 else ''}")
     if pairs:
         sources = [read_pairs(file, tokenizer) for file in pairs]
-        contrast(model, sources, training, steps=options.steps, seed=options.seed)
+        contrast(model, sources, training, steps=options.steps, counting=options.shape.counting, seed=options.seed)
         note(f"contrast with pairs of {len(pairs)} sources, {options.steps} steps")
     card = {
         "crops": len(training),
+        "words": len(words),
         "steps": [asdict(stage) for stage in history],
         "text": sorted(file.name for file in pairs),
     }
@@ -325,6 +273,8 @@ def write_encoder(
         dimensions=len(model.head.weight),
         max_tokens=shape.max_tokens,
         prompts=Prompts(),
+        saturation=shape.counting.saturation,
+        lead=shape.counting.lead,
         trust=trust,
         card={"method": "static floor: ragindex train static", "seed": seed, **card},
     )

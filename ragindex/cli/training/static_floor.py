@@ -43,6 +43,26 @@ ragindex train static --teacher MINILM --vectors cache --output floor
 )
 @click.option("--layers", type=click.IntRange(min=0), default=4, show_default=True, help="Layers of the decoder.")
 @click.option("--hidden", type=click.IntRange(min=8), default=256, show_default=True, help="Width of the decoder.")
+@click.option(
+    "--words",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Give so many words that the teacher's tokenizer cuts a token each.",
+)
+@click.option(
+    "--saturation",
+    metavar="K",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Let repeated tokens count less, as in BM25.",
+)
+@click.option(
+    "--lead",
+    metavar="N",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Let later tokens count less: 1 / sqrt(1 + place / N).",
+)
 @click.option("--epochs", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs of refinement.")
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps on the pairs.")
 @click.option("--trust", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight beside BM25.")
@@ -58,6 +78,9 @@ def command(
     pairs: tuple[Path, ...],
     layers: int,
     hidden: int,
+    words: int,
+    saturation: float | None,
+    lead: float | None,
     epochs: int,
     steps: int,
     trust: float,
@@ -66,9 +89,11 @@ def command(
 ) -> None:
     """Make a decoder that, as it stands, is a good bag of tokens: rows, weights and head from a teacher's vectors."""
     require_extra()
+    from ragindex.encoder.checkpoint import Counting
     from ragindex.train.static_init import Shape, StaticOptions, make_static
 
-    options = StaticOptions(Shape(hidden=hidden, layers=layers), epochs=epochs, steps=steps, trust=trust, seed=seed)
+    shape = Shape(hidden=hidden, layers=layers, counting=Counting(saturation, lead))
+    options = StaticOptions(shape, words=words, epochs=epochs, steps=steps, trust=trust, seed=seed)
     stages = make_static(teacher, vectors, output, pairs=pairs, options=options, done=_shown)
     if as_json:
         emit_json({"encoder": str(output), "stages": [asdict(stage) for stage in stages]})
