@@ -15,10 +15,10 @@ from ragindex.encoder import Encoder, find_checkpoint, numpy_forward, torch_forw
 from ragindex.encoder.checkpoint import Pooling
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
-from ragindex.encoder.pooling import AttentionSet, GeneralisedMean, LatentAttention, MultiLayer, new_pooling
+from ragindex.encoder.pooling import AttentionSet, GeneralisedMean, LatentAttention, MeanQuery, MultiLayer, new_pooling
 from ragindex.errors import EncoderError
 
-KINDS: tuple[Pooling, ...] = ("generalised-mean", "latent-attention", "multi-layer", "attention-set")
+KINDS: tuple[Pooling, ...] = ("generalised-mean", "latent-attention", "multi-layer", "attention-set", "mean-query")
 TEXTS = [*SENTENCES, "key", "", " ".join(SENTENCES[:4])]
 
 
@@ -49,7 +49,7 @@ def test_a_trained_pooling_is_stored_with_its_encoder(tmp_path: Path, kind: Pool
     np.testing.assert_allclose(
         np.concatenate([encoder.encode_documents([text]) for text in TEXTS]), together, atol=1e-5
     )
-    assert not numpy_forward.supports(find_checkpoint(str(directory)))
+    assert numpy_forward.supports(find_checkpoint(str(directory))) == (kind == "mean-query")
     assert not np.allclose(Encoder.load(directory, pooling="mean").encode_documents(TEXTS), together, atol=1e-2)
     other = Encoder.load(trained(tmp_path / "other", kind, seed=1), device="cpu")
     assert other.fingerprint != encoder.fingerprint
@@ -67,7 +67,7 @@ def test_a_trained_pooling_is_stored_with_its_encoder(tmp_path: Path, kind: Pool
 def test_a_pooling_without_its_weights_is_refused(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     latent = trained(tmp_path / "latent", "latent-attention")
     for directory in (tiny_encoder_dir, latent):
-        for kind in ("multi-layer", "attention-set"):
+        for kind in ("multi-layer", "attention-set", "mean-query"):
             with pytest.raises(EncoderError, match=f"no weights for {kind} pooling"):
                 Encoder.load(directory, pooling=kind).encode_documents(["key"])
     with pytest.raises(EncoderError, match="no weights for generalised-mean pooling"):
@@ -102,6 +102,26 @@ def test_generalised_mean_lies_between_the_mean_and_the_largest() -> None:
     expected = ((positive[1, 1:4] ** 3).mean(0)) ** (1 / 3)
     torch.testing.assert_close(GeneralisedMean()([positive], SHARES)[1], expected)
     assert torch.equal(GeneralisedMean()([-positive], SHARES), -GeneralisedMean()([positive], SHARES))
+
+
+def test_mean_query_asks_what_the_formula_says(tmp_path: Path) -> None:
+    pooler = MeanQuery(HIDDEN)
+    common, odd = torch.ones(HIDDEN), torch.eye(HIDDEN)[0]
+    states = torch.stack([common, common, common, odd, 9 * odd]).unsqueeze(0)
+    shares = torch.tensor([[1.0, 0.5, 1.0, 1.0, 0.0]])
+    found = pooler([states], shares)[0]
+    mean = (2.5 * common + odd) / 3.5
+    weights = shares[0] * torch.exp(-torch.cosine_similarity(states[0], mean, dim=-1))  # untrained: Q = -I
+    assert weights[3] > weights[0]
+    torch.testing.assert_close(found, weights @ states[0] / weights.sum())
+    # Queries are computed in numpy, documents in torch.
+    directory = trained(tmp_path / "made", "mean-query")
+    checkpoint = find_checkpoint(str(directory))
+    items = Encoder.load(directory, device="cpu").tokenizer.tokenize(
+        [checkpoint.config.prompts.for_document(text, "") for text in TEXTS]
+    )
+    in_numpy = numpy_forward.NumpyForward(checkpoint)(items)
+    np.testing.assert_allclose(torch_forward.TorchForward(checkpoint, device="cpu")(items), in_numpy, atol=1e-4)
 
 
 def test_attention_set_starts_as_the_mean_and_weighs_value_by_value() -> None:

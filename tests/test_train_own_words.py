@@ -7,7 +7,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from ragindex.encoder.checkpoint import Counting
+from ragindex.encoder.checkpoint import Counting, Pooling
+from ragindex.encoder.head import Head
 from ragindex.errors import TrainingError
 from ragindex.train.own_words import cut_words, with_words
 from ragindex.train.static_model import StaticModel, bags_of
@@ -46,19 +47,22 @@ def test_only_wordpiece_can_be_given_words() -> None:
         cut_words(["key"], other, most=5)
 
 
+@pytest.mark.parametrize("asking", [False, True])
 @pytest.mark.parametrize("counting", [Counting(), Counting(4.0), Counting(None, 2.0), Counting(4.0, 2.0)], ids=str)
-def test_bags_count_as_pooling_does(counting: Counting) -> None:
-    from ragindex.encoder.head import Head
-
+def test_bags_are_pooled_as_texts_are(counting: Counting, asking: bool) -> None:
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((7, 4)).astype(np.float32)
     weights = generator.uniform(0.1, 1, 7).astype(np.float32)
-    model = StaticModel(torch.from_numpy(rows), torch.from_numpy(weights), 3)
+    model = StaticModel(torch.from_numpy(rows), torch.from_numpy(weights), 3, asking=asking)
+    query = generator.standard_normal((4, 4)).astype(np.float32)
+    if model.query is not None:
+        model.query.data.copy_(torch.from_numpy(query))
     texts = [np.array([3, 3, 3, 1, 6, 3]), np.array([0]), np.array([5, 2, 5, 5])]
     bags = bags_of(texts, counting=counting)
-    head = Head(weights, model.head.weight.detach().numpy(), model.head.bias.detach().numpy())
+    head = Head(weights, model.head.weight.detach().numpy(), model.head.bias.detach().numpy(), {"query": query})
+    pooling: Pooling = "mean-query" if asking else "mean"
     unit = rows / np.sqrt((rows**2).mean(1, keepdims=True))
-    expected = [head.apply(unit[ids], ids, np.ones(len(ids), dtype=bool), "mean", counting=counting) for ids in texts]
+    expected = [head.apply(unit[ids], ids, np.ones(len(ids), dtype=bool), pooling, counting=counting) for ids in texts]
     with torch.no_grad():
         np.testing.assert_allclose(model(bags).numpy(), expected, atol=1e-5)
         turned = bags.take(torch.tensor([2, 0]))

@@ -206,14 +206,14 @@ def test_words_get_tokens_and_tokens_count_by_place_and_repetition(workshop: Pat
     crops, targets = crops_and_targets(workshop)
     word = "kettlewright"  # "kettle" and pieces
     folder = write_shard(tmp_path / "shards", [f"{crop} {word}" for crop in crops[:240]], targets[:240])
-    options = ("--layers", 1, "--words", 1, "--saturation", 4, "--lead", 20, "--epochs", 3)
+    options = ("--layers", 1, "--words", 1, "--saturation", 4, "--lead", 20, "--pooling", "mean-query", "--epochs", 3)
     common = ("--teacher", workshop / "teacher", "--vectors", folder, "--hidden", 32)
     assert len(tiny_tokenizer().encode(word, add_special_tokens=False).tokens) > 1
     call("static", "--output", tmp_path / "made", *common, *options)
     encoder = Encoder.load(tmp_path / "made", device="cpu")
     assert encoder.tokenizer.count(word) == 1
     assert encoder.config.card["words"] == 1
-    assert (encoder.config.saturation, encoder.config.lead) == (4.0, 20.0)
+    assert (encoder.config.pooling, *encoder.config.counting) == ("mean-query", 4.0, 20.0)
     # What was measured without a decoder is what the encoder gives.
     measured = encoder.config.card["steps"][-1]["held_out_cosine"]
     assert mean_cosine(encoder, [f"{crop} {word}" for crop in crops[:240]], targets[:240]) == pytest.approx(

@@ -19,7 +19,16 @@ __all__ = ["ATTENTIONS", "POOLINGS", "STYLES", "export"]
 
 # As in `ragindex.encoder`, which takes too long to import for a help page.
 ATTENTIONS = ("bidirectional", "causal")
-POOLINGS = ("mean", "weighted-mean", "last", "generalised-mean", "latent-attention", "multi-layer", "attention-set")
+POOLINGS = (
+    "mean",
+    "weighted-mean",
+    "last",
+    "generalised-mean",
+    "latent-attention",
+    "multi-layer",
+    "attention-set",
+    "mean-query",
+)
 STYLES = ("plain", "llm2vec", "e5", "e5-instruct", "qwen3", "icl", "embeddinggemma")
 
 

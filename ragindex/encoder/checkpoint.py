@@ -32,9 +32,18 @@ __all__ = [
 
 Attention = Literal["bidirectional", "causal"]
 Pooling = Literal[
-    "mean", "weighted-mean", "last", "generalised-mean", "latent-attention", "multi-layer", "attention-set", "modules"
+    "mean",
+    "weighted-mean",
+    "last",
+    "generalised-mean",
+    "latent-attention",
+    "multi-layer",
+    "attention-set",
+    "mean-query",
+    "modules",
 ]
-WEIGHTLESS: frozenset[Pooling] = frozenset({"mean", "weighted-mean", "last"})  # need no tensors, and numpy has them
+WEIGHTLESS: frozenset[Pooling] = frozenset({"mean", "weighted-mean", "last"})  # need no tensors
+IN_NUMPY: frozenset[Pooling] = WEIGHTLESS | {"mean-query"}  # what `ragindex.encoder.head` can do
 
 CONFIG_FILE = "ragindex.json"
 TOKENIZER_FILE = "tokenizer.json"

@@ -118,12 +118,25 @@ class Head:
         counting: Counting = _ALIKE,
     ) -> np.ndarray:
         """Unit vector (d,) from the states (length, hidden) of one text."""
-        vector = pool(states, self._shares(ids, pooled, pooling, counting))
+        shares = self._shares(ids, pooled, pooling, counting)
+        vector = pool(states, shares)
+        if pooling == "mean-query":
+            vector = pool(states, shares * self._answers(states, vector))
         if self.weight is not None:
             vector = self.weight @ vector
         if self.bias is not None:
             vector = vector + self.bias
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    def _answers(self, states: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """How much more the tokens (length,) weigh for what they answer to their mean: `MeanQuery` in numpy."""
+        if "query" not in self.pooler:
+            raise EncoderError(
+                "The encoder holds no weights for mean-query pooling; choose another pooling, or train this one."
+            )
+        asked = self.pooler["query"] @ mean / max(float(np.linalg.norm(mean)), 1e-12)
+        lengths = np.sqrt(np.einsum("lh,lh->l", states, states))
+        return np.asarray(np.exp(states @ asked / np.maximum(lengths, 1e-12)), dtype=np.float32)
 
     def _shares(self, ids: np.ndarray, pooled: np.ndarray, pooling: Pooling, counting: Counting) -> np.ndarray:
         shares = pooled.astype(np.float32)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ragindex.encoder.checkpoint import WEIGHTLESS, WEIGHTS_FILE, Checkpoint
+from ragindex.encoder.checkpoint import IN_NUMPY, WEIGHTS_FILE, Checkpoint
 from ragindex.encoder.head import Head
 from ragindex.encoder.tokenizer import Tokenized
 
@@ -47,7 +47,7 @@ def supports(checkpoint: Checkpoint) -> bool:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return (
         not checkpoint.adapters
-        and checkpoint.config.pooling in WEIGHTLESS
+        and checkpoint.config.pooling in IN_NUMPY
         and checkpoint.config.temperature == 1
         and config.get("model_type") == "llama"
         and config.get("hidden_act", "silu") == "silu"

@@ -1,8 +1,9 @@
 """Trainable poolings: token states to one vector, as torch modules whose tensors are stored with the encoder.
 
-Mean, weighted mean and last token need no weights; they are in `ragindex.encoder.torch_forward` and, for numpy, in
-`ragindex.encoder.head`. All pool by mask. A module is made anew with `new_pooling`, for training, or from stored
-tensors with `stored_pooling`; its state dict is what `Head.pooler` holds, and the sizes are those of the tensors.
+Mean, weighted mean and last token need no weights; they are in `ragindex.encoder.torch_forward` and, in numpy, in
+`ragindex.encoder.head`, which has the mean query as well. All pool by mask. A module is made anew with `new_pooling`,
+for training, or from stored tensors with `stored_pooling`; its state dict is what `Head.pooler` holds, and the sizes
+are those of the tensors.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, normalize, scaled_dot_product_attention
 
 from ragindex.encoder.checkpoint import Pooling
 from ragindex.errors import EncoderError
@@ -21,6 +22,7 @@ __all__ = [
     "AttentionSet",
     "GeneralisedMean",
     "LatentAttention",
+    "MeanQuery",
     "MultiLayer",
     "Pooler",
     "new_pooling",
@@ -126,6 +128,26 @@ class AttentionSet(Pooler):
         return vectors
 
 
+class MeanQuery(Pooler):
+    """The mean of the states asks, the states answer, and a second mean is taken by what they answer.
+
+    A token with the state s and the weight w weighs w exp(sᵀ Q m) in it, where m is the mean by the weights alone, and
+    s and m are taken at unit length. CLIP asks with the mean as well (Radford et al., arXiv 2103.00020, section 2.4).
+    Q begins at minus the identity: what the whole text says is said by the other tokens too, and a token that is unlike
+    them counts more.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(-torch.eye(hidden))
+
+    def forward(self, states: Sequence[torch.Tensor], shares: torch.Tensor) -> torch.Tensor:
+        """See `Pooler`."""
+        asked = normalize(_mean(states[-1], shares), dim=-1, eps=1e-12) @ self.query.T
+        answers = torch.einsum("nlh,nh->nl", normalize(states[-1], dim=-1, eps=1e-12), asked)
+        return _mean(states[-1], shares * answers.exp())
+
+
 class _CrossAttention(nn.Module):
     """Multi-head attention from one sequence to another."""
 
@@ -162,6 +184,8 @@ def new_pooling(kind: Pooling, *, hidden: int, layers: int, heads: int = 8) -> P
         return MultiLayer(hidden, layers, heads=heads)
     if kind == "attention-set":
         return AttentionSet(hidden)
+    if kind == "mean-query":
+        return MeanQuery(hidden)
     raise EncoderError(f"Pooling {kind!r} has no weights to train.")
 
 
@@ -188,6 +212,8 @@ def _empty(kind: Pooling, tensors: Mapping[str, np.ndarray]) -> Pooler:
         return GeneralisedMean()
     if kind == "attention-set":
         return AttentionSet(len(tensors["score.weight"]))
+    if kind == "mean-query":
+        return MeanQuery(len(tensors["query"]))
     latents, hidden = tensors["latents"].shape
     heads, inner = int(tensors["attention.heads"]), tensors["down.weight"].shape[1]
     if kind == "latent-attention":

@@ -23,7 +23,7 @@ from ragindex.errors import UsageError
 
 __all__ = ["SpanReader"]
 
-_POOLINGS: frozenset[Pooling] = frozenset({"mean", "weighted-mean"})
+_POOLINGS: frozenset[Pooling] = frozenset({"mean", "weighted-mean", "mean-query"})
 _AHEAD = 32_768  # tokens of windows that are read together; bounds memory
 
 States = Callable[[Sequence[Tokenized]], Iterable[np.ndarray]]

@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaModel
 
-from ragindex.encoder.checkpoint import TOKENIZER_FILE, Counting, EncoderConfig
+from ragindex.encoder.checkpoint import TOKENIZER_FILE, Counting, EncoderConfig, Pooling
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
 from ragindex.encoder.prompts import Prompts
@@ -48,13 +48,14 @@ _FEWEST = 10  # crops, for a share of them to be held out
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Size of the decoder, and how much tokens count in its pooling."""
+    """Size of the decoder, its pooling ("mean" or "mean-query"), and how much tokens count in it."""
 
     hidden: int = 256
     layers: int = 4
     heads: int = 4
     intermediate: int = 768
     max_tokens: int = 512
+    pooling: Pooling = "mean"
     counting: Counting = field(default_factory=Counting)
 
 
@@ -112,6 +113,8 @@ def refine(
         {"params": [model.rows, model.log_weights], "lr": rate * 10},
         {"params": model.head.parameters(), "lr": rate / 3},
     ]
+    if model.query is not None:
+        groups.append({"params": [model.query], "lr": rate * 3})
     optimiser = torch.optim.Adam(groups)
     steps = epochs * -(-len(bags) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 - step / steps)
@@ -219,7 +222,8 @@ def make_static(
     kept = min(2000, len(bags) // 5)
     held_out, training = bags.take(order[:kept]), bags.take(order[kept:])
     rows = initial_rows(vectors, options.shape.hidden)
-    model = StaticModel(rows, frequency_weights(training, len(rows)), bags.targets.shape[1])
+    weights = frequency_weights(training, len(rows))
+    model = StaticModel(rows, weights, bags.targets.shape[1], asking=options.shape.pooling == "mean-query")
     fit_head(model, training)
     history: list[Stage] = []
 
@@ -267,12 +271,14 @@ def write_encoder(
         token_weights=model.log_weights.detach().exp().numpy().astype(np.float32),
         weight=model.head.weight.detach().numpy().astype(np.float32),
         bias=model.head.bias.detach().numpy().astype(np.float32),
+        pooler={} if model.query is None else {"query": model.query.detach().numpy().astype(np.float32)},
     )
     tokenizer.save(str(output / TOKENIZER_FILE))
     config = EncoderConfig(
         dimensions=len(model.head.weight),
         max_tokens=shape.max_tokens,
         prompts=Prompts(),
+        pooling=shape.pooling,
         saturation=shape.counting.saturation,
         lead=shape.counting.lead,
         trust=trust,

@@ -75,13 +75,14 @@ def _by_place(lengths: np.ndarray, lead: float | None) -> np.ndarray:
 
 
 class StaticModel(nn.Module):
-    """Weighted mean of normalised token rows, then a linear map."""
+    """Weighted mean of normalised token rows, then a linear map. asking: pool as `MeanQuery` does."""
 
-    def __init__(self, rows: torch.Tensor, weights: torch.Tensor, dimensions: int) -> None:
+    def __init__(self, rows: torch.Tensor, weights: torch.Tensor, dimensions: int, *, asking: bool = False) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows)
         self.log_weights = nn.Parameter(weights.log())
         self.head = nn.Linear(rows.shape[1], dimensions)
+        self.query = nn.Parameter(-torch.eye(rows.shape[1])) if asking else None
 
     def pooled(self, bags: Bags) -> torch.Tensor:
         """Weighted means, (n, hidden)."""
@@ -89,9 +90,18 @@ class StaticModel(nn.Module):
         rows = self.rows[used]
         rows = rows / rows.square().mean(-1, keepdim=True).add(1e-6).sqrt()
         weights = self.log_weights[bags.ids].exp() * bags.counts
-        sums = embedding_bag(position, rows, bags.starts, mode="sum", per_sample_weights=weights)
-        totals = torch.zeros(len(bags)).index_add(0, bags.owners(), weights)
-        return sums / totals.clamp_min(1e-12).unsqueeze(1)
+        owners = bags.owners()
+
+        def mean(weights: torch.Tensor) -> torch.Tensor:
+            sums = embedding_bag(position, rows, bags.starts, mode="sum", per_sample_weights=weights)
+            totals = torch.zeros(len(bags)).index_add(0, owners, weights)
+            return sums / totals.clamp_min(1e-12).unsqueeze(1)
+
+        if self.query is None:
+            return mean(weights)
+        asked = normalize(mean(weights), dim=-1) @ self.query.T
+        answers = (normalize(rows, dim=-1)[position] * asked[owners]).sum(-1)
+        return mean(weights * answers.exp())
 
     def forward(self, bags: Bags) -> torch.Tensor:
         """Unit vectors, (n, d)."""

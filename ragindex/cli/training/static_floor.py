@@ -14,6 +14,7 @@ from ragindex.cli.training import require_extra
 from ragindex.cli.training.options import output_option
 
 if TYPE_CHECKING:
+    from ragindex.encoder.checkpoint import Pooling
     from ragindex.train.static_init import Stage
 
 __all__ = ["command"]
@@ -63,6 +64,13 @@ ragindex train static --teacher MINILM --vectors cache --output floor
     type=click.FloatRange(min=0, min_open=True),
     help="Let later tokens count less: 1 / sqrt(1 + place / N).",
 )
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "mean-query"]),
+    default="mean",
+    show_default=True,
+    help="How tokens are pooled.",
+)
 @click.option("--epochs", type=click.IntRange(min=0), default=1, show_default=True, help="Epochs of refinement.")
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True, help="Steps on the pairs.")
 @click.option("--trust", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Weight beside BM25.")
@@ -78,6 +86,7 @@ def command(
     pairs: tuple[Path, ...],
     layers: int,
     hidden: int,
+    pooling: Pooling,
     words: int,
     saturation: float | None,
     lead: float | None,
@@ -92,7 +101,7 @@ def command(
     from ragindex.encoder.checkpoint import Counting
     from ragindex.train.static_init import Shape, StaticOptions, make_static
 
-    shape = Shape(hidden=hidden, layers=layers, counting=Counting(saturation, lead))
+    shape = Shape(hidden=hidden, layers=layers, pooling=pooling, counting=Counting(saturation, lead))
     options = StaticOptions(shape, words=words, epochs=epochs, steps=steps, trust=trust, seed=seed)
     stages = make_static(teacher, vectors, output, pairs=pairs, options=options, done=_shown)
     if as_json:
