@@ -140,7 +140,9 @@ def test_what_cannot_be_is_one_clear_sentence(tmp_path: Path) -> None:
             encoder.encode_spans(TEXT, [(0, 10), span])
     with pytest.raises(EncoderError, match=r"A span of 605 characters is longer than this encoder's limit; cut it"):
         encoder.encode_spans(TEXT, [(0, 10), (0, 605)])
-    with pytest.raises(UsageError, match=r"needs an encoder with mean or weighted-mean pooling; this one has last"):
+    with pytest.raises(
+        UsageError, match=r"needs an encoder with mean, weighted-mean or mean-query pooling; this one has last"
+    ):
         load(tmp_path / "last", pooling="last").encode_spans(TEXT, [(0, 10)])
 
 

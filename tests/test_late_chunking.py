@@ -255,7 +255,9 @@ def test_an_encoder_that_cannot_is_refused_before_anything_is_done(tmp_path: Pat
     last = tiny_encoder(tmp_path / "last", pooling="last")
     with (
         open_index(tmp_path, last, settings=LATE) as index,
-        pytest.raises(UsageError, match="Late chunking needs an encoder with mean or weighted-mean pooling"),
+        pytest.raises(
+            UsageError, match="Late chunking needs an encoder with mean, weighted-mean or mean-query pooling"
+        ),
     ):
         index.add(tmp_path / "a.txt")
     with open_index(tmp_path, encoder, settings=LATE) as index:

@@ -177,7 +177,7 @@ def test_the_recipe_of_the_bundled_encoder_ends_in_an_encoder(tmp_path: Path, mo
     recipe = (Path(__file__).parent.parent / "docs" / "recipes" / "bundled.toml").read_text(encoding="utf-8")
     recipe, count = re.subn(r"^shards = 90$", "shards = 1", recipe, flags=re.MULTILINE)
     assert count == 1
-    recipe = recipe.replace("trust = 0.6", "trust = 0.6\nhidden = 32\nlayers = 1\nsteps = 4")
+    recipe = recipe.replace("hidden = 384", "hidden = 32\nsteps = 4")
     recipe = recipe.replace("[rotate]", '[rotate]\nmatryoshka = "8,16"')
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
@@ -192,6 +192,6 @@ def test_the_recipe_of_the_bundled_encoder_ends_in_an_encoder(tmp_path: Path, mo
     assert result.exit_code == 0, result.output
     encoder = Encoder.load("out/3-rotate")
     assert encoder.config.matryoshka == (8, 16)
-    assert encoder.config.trust == 0.6
+    assert (encoder.config.trust, encoder.config.pooling) == (0.6, "mean-query")
     again = CliRunner().invoke(main, ["train", "recipe", "recipe.toml", "--output", "out"])
     assert "3-rotate is finished" in again.output

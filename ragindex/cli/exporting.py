@@ -73,8 +73,9 @@ def export(
     """Copy an encoder to the folder DIR, which must be empty or not there yet.
 
     NAME is `bundled`, a folder or a hub id: an encoder, a plain decoder model, an LLM2Vec adapter or a
-    sentence-transformers model. The copy is a sentence-transformers model too. Other settings than NAME's own are
-    stored with it; how its weights do with them is for `ragindex eval --encoder DIR` to say.
+    sentence-transformers model. The copy is a sentence-transformers model too, where that knows its way of
+    pooling. Other settings than NAME's own are stored with it; how its weights do with them is for
+    `ragindex eval --encoder DIR` to say.
     """
     from ragindex.encoder import Encoder
 

@@ -100,7 +100,7 @@ def write_layout(directory: Path, config: EncoderConfig, head: Head) -> None:
         return folder
 
     if token_weights is not None and config.pooling != "last":
-        _write_token_weights(module(weights_name), token_weights)
+        _write_token_weights(module(weights_name), token_weights, as_numbers=reason is None)
     if config.pooling in WEIGHTLESS:
         pooling = {"embedding_dimension": hidden, "pooling_mode": _POOLING[config.pooling]}
         included = not config.prompts.for_query("").pooled_from
@@ -209,8 +209,11 @@ def _with_specials(head: Head, config: EncoderConfig, specials: _Specials) -> He
     return replace(head, token_weights=weights)
 
 
-def _write_token_weights(folder: Path, weights: np.ndarray) -> None:
-    """Both as numbers, which sentence-transformers reads, and as a tensor, which is read here."""
+def _write_token_weights(folder: Path, weights: np.ndarray, *, as_numbers: bool) -> None:
+    """As a tensor, which is read here, and as numbers, a megabyte of them, if sentence-transformers may read them."""
+    save_file({"emb_layer.weight": np.ascontiguousarray(weights.reshape(-1, 1))}, folder / WEIGHTS_FILE)
+    if not as_numbers:
+        return
     usual = float(str(np.float32(np.median(weights))))
     # As strings a float32 is shorter than as the float64 it equals, and reads back as the same float32.
     words = {str(token): float(str(value)) for token, value in enumerate(weights) if float(str(value)) != usual}
@@ -218,7 +221,6 @@ def _write_token_weights(folder: Path, weights: np.ndarray) -> None:
     write_json(
         folder / "config.json", {"vocab": names, "word_weights": words, "unknown_word_weight": usual}, indent=None
     )
-    save_file({"emb_layer.weight": np.ascontiguousarray(weights.reshape(-1, 1))}, folder / WEIGHTS_FILE)
 
 
 def _write_dense(folder: Path, head: Head) -> None:

@@ -36,8 +36,8 @@ class SpanReader:
     states: gives the last hidden states of tokenised texts, float32 (length, hidden) each; cut: checks vectors (n, d)
     and shortens them to the encoder's dimensions.
 
-    Raises UsageError unless a span can be pooled by itself: a last token has read too much, and trained poolings were
-    trained on whole texts.
+    Raises UsageError unless a span can be pooled by itself: a last token has read too much, and the other trained
+    poolings were trained on whole texts.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class SpanReader:
     ) -> None:
         if config.pooling not in _POOLINGS:
             raise UsageError(
-                f"Late chunking needs an encoder with mean or weighted-mean pooling; this one has {config.pooling}."
+                f"Late chunking needs an encoder with mean, weighted-mean or mean-query pooling; "
+                f"this one has {config.pooling}."
             )
         self._config = config
         self._tokenizer = tokenizer
