@@ -81,7 +81,7 @@ def contrast(
     steps: int,
     counting: Counting,
     batch: int = 512,
-    rate: float = 3e-3,
+    rate: float = 1.5e-3,
     seed: int = 7,
 ) -> None:
     """Train `model` on pairs of two sources a step (drawn by the square root of their size) and on a batch of
