@@ -192,6 +192,6 @@ def test_the_recipe_of_the_bundled_encoder_ends_in_an_encoder(tmp_path: Path, mo
     assert result.exit_code == 0, result.output
     encoder = Encoder.load("out/3-rotate")
     assert encoder.config.matryoshka == (8, 16)
-    assert (encoder.config.trust, encoder.config.pooling) == (0.9, "mean-query")
+    assert (encoder.config.trust, encoder.config.pooling) == (1.0, "mean-query")
     again = CliRunner().invoke(main, ["train", "recipe", "recipe.toml", "--output", "out"])
     assert "3-rotate is finished" in again.output

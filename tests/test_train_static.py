@@ -231,7 +231,7 @@ def test_pairs_bring_what_belongs_together_nearer(workshop: Path, tmp_path: Path
     handles = [" ".join(generator.sample(WORDS, 3)) for _ in texts]
     rows = [{"query": handle, "positive": text} for handle, text in zip(handles, texts, strict=True)]
     pairs = write_records(tmp_path / "pairs.jsonl", rows)
-    static(workshop, tmp_path / "contrasted", "--layers", 0, "--epochs", 30, "--pairs", pairs, "--steps", 40)
+    static(workshop, tmp_path / "contrasted", "--layers", 0, "--epochs", 30, "--pairs", pairs, "--steps", 80)
 
     def found(path: Path) -> float:
         encoder = Encoder.load(path, device="cpu")

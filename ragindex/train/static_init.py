@@ -6,8 +6,10 @@
 2. Pooling weights: smooth inverse frequency, a / (a + p(token)), counted on the crops (Arora et al., "A simple but
    tough-to-beat baseline", ICLR 2017).
 3. Output projections of attention and MLP are zero, so the decoder passes its token rows through unchanged.
+   Its pooling counts tokens by place and repetition (`Counting`), and may be asked for by its mean (`MeanQuery`): what
+   a transformer finds out by itself, a bag of tokens has to be told.
 4. Head: ridge regression from the pooled rows to the teacher's vectors of the crops.
-5. Refinement: rows, weights and head are trained together against the same vectors, by cosine (as model2vec's
+5. Refinement: rows, weights, query and head are trained together against the same vectors, by cosine (as model2vec's
    tokenlearn does). Once through the crops: every epoch more brings the vectors nearer to the teacher's on text like
    that of the crops, and takes from what they find in other text (docs/bundled.md).
 6. Contrast, if pairs are given: see `ragindex.train.static_contrast`.
