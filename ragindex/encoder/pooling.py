@@ -144,7 +144,9 @@ class MeanQuery(Pooler):
     def forward(self, states: Sequence[torch.Tensor], shares: torch.Tensor) -> torch.Tensor:
         """See `Pooler`."""
         asked = normalize(_mean(states[-1], shares), dim=-1, eps=1e-12) @ self.query.T
-        answers = torch.einsum("nlh,nh->nl", normalize(states[-1], dim=-1, eps=1e-12), asked)
+        # Divided afterwards: normalised states would be a second copy of the largest tensor there is.
+        lengths = torch.linalg.vector_norm(states[-1], dim=-1).clamp_min(1e-12)
+        answers = torch.einsum("nlh,nh->nl", states[-1], asked) / lengths
         return _mean(states[-1], shares * answers.exp())
 
 

@@ -97,7 +97,8 @@ class _Loop:
         self._accelerator = accelerator
         self._shards = self._spread(footprint)
         groups = objective.parameter_groups(settings.rate, weight_decay=settings.weight_decay)
-        self._optimiser = torch.optim.AdamW(groups, betas=settings.betas)
+        # Fused, a step makes no copies of a table of token rows; shards cannot be mixed with whole tensors that way.
+        self._optimiser = torch.optim.AdamW(groups, betas=settings.betas, fused=self._shards is None)
         self._peaks = [float(group["lr"]) for group in self._optimiser.param_groups]
         self._parameters = [item for group in self._optimiser.param_groups for item in group["params"]]
         self._tensors = RunTensors(objective.model, self._optimiser)

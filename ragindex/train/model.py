@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from ragindex.encoder.backbone import load_checkpoint
 from ragindex.encoder.checkpoint import TOKENIZER_FILE, WEIGHTLESS, Attention, Checkpoint, EncoderConfig, Pooling
+from ragindex.encoder.devices import keep_freed_memory
 from ragindex.encoder.head import Head
 from ragindex.encoder.layout import write_layout
 from ragindex.encoder.pooling import Pooler, new_pooling, stored_pooling
@@ -58,6 +59,8 @@ class TrainableEncoder(nn.Module):
         self._idle: nn.ModuleList | None = None
         self.tokenizer = EncoderTokenizer(replace(checkpoint, config=replace(self.config, max_tokens=_UNLIMITED)))
         self.device = choose_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()  # a step makes gradients and moments of the token rows anew, tens of megabytes each
         # Master weights are float32: updates of a bfloat16 weight are mostly lost in rounding.
         decoder = load_checkpoint(checkpoint, device=self.device, dtype=torch.float32)
         self.backbone: nn.Module = decoder
