@@ -39,6 +39,7 @@ STYLES = ("plain", "llm2vec", "e5", "e5-instruct", "qwen3", "icl", "embeddinggem
 @click.option("--attention", type=click.Choice(ATTENTIONS), help="Which way tokens read.")
 @click.option("--dimensions", type=click.IntRange(min=1), metavar="N", help="Cut the vectors to their first N values.")
 @click.option("--instruction", metavar="TEXT", help="Put before queries that come without one; '' for none.")
+@click.option("--lead", type=float, metavar="N", help="Later tokens count less: 1 / sqrt(1 + place / N).")
 @click.option("--max-tokens", type=click.IntRange(min=8), metavar="N", help="Longest text, in tokens, prompt included.")
 @click.option(
     "--pooling", type=click.Choice(POOLINGS), metavar="KIND", help=f"How tokens are pooled: {', '.join(POOLINGS)}."
@@ -47,7 +48,6 @@ STYLES = ("plain", "llm2vec", "e5", "e5-instruct", "qwen3", "icl", "embeddinggem
 @click.option(
     "--rope-scaling", metavar="[METHOD:]FACTOR", help="Longer texts, by ntk (the default) or linear, as in ntk:4."
 )
-@click.option("--lead", type=float, metavar="N", help="Later tokens count less: 1 / sqrt(1 + place / N).")
 @click.option("--saturation", type=float, metavar="K", help="Repeated tokens count less, as in BM25.")
 @click.option("--temperature", type=float, metavar="T", help="Divide the attention logits; below 1 is sharper.")
 @store_option

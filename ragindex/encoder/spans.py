@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ragindex.encoder.checkpoint import EncoderConfig, Pooling
+from ragindex.encoder.checkpoint import IN_NUMPY, EncoderConfig, Pooling
 from ragindex.encoder.head import Head
 from ragindex.encoder.prompts import Prompts
 from ragindex.encoder.tokenizer import EncoderTokenizer, Located, Tokenized
@@ -23,7 +23,7 @@ from ragindex.errors import UsageError
 
 __all__ = ["SpanReader"]
 
-_POOLINGS: frozenset[Pooling] = frozenset({"mean", "weighted-mean", "mean-query"})
+_POOLINGS: frozenset[Pooling] = IN_NUMPY - {"last"}
 _AHEAD = 32_768  # tokens of windows that are read together; bounds memory
 
 States = Callable[[Sequence[Tokenized]], Iterable[np.ndarray]]

@@ -138,7 +138,8 @@ def _usage(first: Ingredient, other: Ingredient) -> Iterator[_Compared]:
     yield _Compared("their dimensions", one.dimensions, two.dimensions)
     yield _Compared("their kinds of attention", one.attention, two.attention)
     yield _Compared("their attention temperatures", one.temperature, two.temperature)
-    yield _Compared("the counts of their tokens", one.counting, two.counting)
+    yield _Compared("their saturations", one.saturation, two.saturation)
+    yield _Compared("their leads", one.lead, two.lead)
     yield _Compared("their poolings", one.pooling, two.pooling)
     yield _Compared("their ways with special tokens", one.pool_special, two.pool_special)
     prompts, others = one.prompts.as_json(), two.prompts.as_json()  # templates that say nothing may be left out

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import embedding_bag, linear, normalize
 
 from ragindex.encoder.checkpoint import Counting
+from ragindex.encoder.head import counted
 
 __all__ = ["Bags", "StaticModel", "bags_of"]
 
@@ -55,23 +56,14 @@ def bags_of(pieces: Sequence[np.ndarray], targets: torch.Tensor | None = None, *
     span = int(ids.max()) + 1
     owners = np.repeat(np.arange(len(pieces)), lengths)
     keys, entries = np.unique(owners * span + ids, return_inverse=True)
-    counts = np.bincount(entries, weights=_by_place(lengths, counting.lead))
-    if counting.saturation is not None:
-        counts = counts * (counting.saturation + 1) / (counting.saturation + counts)
+    shares = [counted(piece, np.ones(len(piece), dtype=bool), counting) for piece in pieces]
+    counts = np.bincount(entries, weights=np.concatenate(shares))
     return Bags(
         torch.from_numpy(keys % span),
         torch.from_numpy(counts.astype(np.float32)),
         torch.from_numpy(np.searchsorted(keys, np.arange(len(pieces)) * span)),
         torch.empty(len(pieces), 0) if targets is None else targets,
     )
-
-
-def _by_place(lengths: np.ndarray, lead: float | None) -> np.ndarray:
-    """What the tokens of texts end to end count, (tokens,): see `Counting`."""
-    if lead is None:
-        return np.ones(int(lengths.sum()))
-    places = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.asarray(1 / np.sqrt(1 + places / lead))
 
 
 class StaticModel(nn.Module):
