@@ -153,19 +153,18 @@ def counts_of(
         places = (own.cumsum(dim=1) - 1).clamp_min(0)
         shares = (1 + places / counting.lead).rsqrt()
     if counting.saturation is not None:
-        shares = shares * (counting.saturation + 1) / (counting.saturation + _together(ids, own, shares))
+        shares = shares * (counting.saturation + 1) / (counting.saturation + _together(ids, shares * own))
     return shares if counts is None else counts * shares
 
 
-def _together(ids: torch.Tensor, own: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """What all tokens of a text that are the same as a token count together, (n, length); without those that are not
-    its `own`. By sorting: comparing all with all would take the square of the length.
+def _together(ids: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """What all tokens of a text that are the same as a token count together, (n, length). By sorting: comparing all
+    with all would take the square of the length.
     """
-    keys = torch.where(own, ids, -1)
-    ordered, order = keys.sort(dim=1)
-    sums = (shares * own).gather(1, order).cumsum(dim=1)
+    ordered, order = ids.sort(dim=1)
+    sums = shares.gather(1, order).cumsum(dim=1)
     sums = torch.cat([torch.zeros_like(sums[:, :1]), sums], dim=1)
-    first, beyond = torch.searchsorted(ordered, keys), torch.searchsorted(ordered, keys, right=True)
+    first, beyond = torch.searchsorted(ordered, ids), torch.searchsorted(ordered, ids, right=True)
     return sums.gather(1, beyond) - sums.gather(1, first)
 
 
