@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragindex.store.analysis import LONGEST_WORD, words
+from ragindex.store.question import FUNCTION_WORDS, weighed_terms
 from ragindex.store.rows import Mark
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.text_index import MemoryTextIndex, TextEntry, TextIndex
@@ -120,6 +121,29 @@ def test_repeated_words_count():
     index = index_of("apple apple cherry", "banana cherry cherry")
     assert index.search("apple banana banana banana", 2).ids.tolist() == [2, 1]
     assert index.search("apple apple apple banana", 2).ids.tolist() == [1, 2]
+
+
+def test_the_words_of_a_question_count_less_than_those_of_its_subject():
+    index = index_of("How can I do it? You should. How do you? What can you do?", "the badge is renewed", *["tide"] * 8)
+    assert index.search("how can I renew my badge", 2).ids.tolist() == [2, 1]
+    assert index.search("what should you do", 2).ids.tolist() == [1]
+    assert weighed_terms("How do keys rotate? Rotate!", str.split) == {"keys": 1, "rotate": 2, "how": 0.4, "do": 0.4}
+
+
+def test_what_a_question_could_reach_at_most_is_told_by_the_same_counts():
+    index = index_of("badge", *["tide"] * 8)
+    assert index.ceiling("how badge") == pytest.approx(index.ceiling("badge") + 0.4 * index.ceiling("whelk"))
+
+
+def test_function_words_are_as_the_analysis_gives_them():
+    assert [word for word in FUNCTION_WORDS if words(word) != [word]] == []
+    assert {"don", "isn"} <= FUNCTION_WORDS
+    assert words("don't isn't") == ["don", "isn"]
+
+
+def test_an_acronym_is_no_function_word():
+    assert weighed_terms("does the CAN bus do", str.split)["can"] == 1
+    assert weighed_terms("DOES THE CAN BUS DO", str.split)["can"] == 0.4
 
 
 def test_titles_headings_and_paths_help_a_little():

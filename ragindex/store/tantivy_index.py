@@ -9,7 +9,6 @@ import json
 import math
 import mmap
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import tantivy
 
 from ragindex.store.analysis import ANALYSER_VERSION, words
+from ragindex.store.question import weighed_terms
 from ragindex.store.rows import IdArray, Mark, TextEntry
 from ragindex.store.text_index import bm25_ceiling
 from ragindex.store.vector_index import Scored, best, inside
@@ -118,7 +118,7 @@ class TantivyIndex:
     def ceiling(self, query: str) -> float:
         """What a chunk would score that held every word of `query` without end; 0 for no words."""
         searcher = self._index.searcher()
-        terms = Counter(self._analyser.analyze(" ".join(words(query))))
+        terms = weighed_terms(query, self._analyser.analyze)
         holders = {term: max(searcher.doc_freq(field, term) for field, _ in _WEIGHTS) for term in terms}
         return bm25_ceiling(terms, holders, int(searcher.num_docs))
 
@@ -157,7 +157,7 @@ class TantivyIndex:
         return tantivy.Query.term_set_query(self._schema, "id", chunk_ids)
 
     def _query(self, searcher: Any, text: str) -> Any:
-        counts = Counter(self._analyser.analyze(" ".join(words(text))))
+        counts = weighed_terms(text, self._analyser.analyze)
         known = [
             (searcher.doc_freq(field, term), order, _Part(field, term, weight * count))
             for order, (term, count) in enumerate(counts.items())

@@ -43,8 +43,8 @@ class TextIndex(Protocol):
     def __len__(self) -> int: ...
 
 
-def bm25_ceiling(terms: Mapping[str, int], holders: Mapping[str, int], total: int) -> float:
-    """The limit of BM25 for words (with their counts in the query), each held by `holders` of `total` chunks."""
+def bm25_ceiling(terms: Mapping[str, float], holders: Mapping[str, int], total: int) -> float:
+    """The limit of BM25 for words (with what they count in the query), each held by `holders` of `total` chunks."""
     return sum(
         count * math.log(1 + (total - holders[term] + 0.5) / (holders[term] + 0.5)) * (_K1 + 1)
         for term, count in terms.items()
