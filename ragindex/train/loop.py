@@ -21,6 +21,7 @@ from ragindex.errors import TrainingError
 from ragindex.train.gradients import clip_gradients, share_gradients, share_weights
 from ragindex.train.objective import Objective, Reporter, Scheduled, Silent
 from ragindex.train.processes import most
+from ragindex.train.row_gradient import by_rows
 from ragindex.train.run import Checkpoint, Run
 from ragindex.train.run_tensors import RunTensors
 from ragindex.train.schedule import LoopSettings, rate_at, step_seed
@@ -96,6 +97,8 @@ class _Loop:
         self._objective, self._settings, self._run, self._reporter = objective, settings, run, reporter
         self._accelerator = accelerator
         self._shards = self._spread(footprint)
+        if self._shards is None:
+            by_rows(objective.model)
         groups = objective.parameter_groups(settings.rate, weight_decay=settings.weight_decay)
         # Fused, a step makes no copies of a table of token rows; shards cannot be mixed with whole tensors that way.
         self._optimiser = torch.optim.AdamW(groups, betas=settings.betas, fused=self._shards is None)

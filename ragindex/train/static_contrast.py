@@ -93,7 +93,8 @@ def contrast(
         [
             {"params": [model.rows, model.log_weights], "lr": rate * 3},
             {"params": model.head.parameters(), "lr": rate / 10},
-        ]
+        ],
+        fused=True,
     )
     warmup = max(1, steps // 15)
     schedule = torch.optim.lr_scheduler.LambdaLR(

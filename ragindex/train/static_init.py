@@ -117,7 +117,7 @@ def refine(
     ]
     if model.query is not None:
         groups.append({"params": [model.query], "lr": rate * 3})
-    optimiser = torch.optim.Adam(groups)
+    optimiser = torch.optim.Adam(groups, fused=True)
     steps = epochs * -(-len(bags) // batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1.0 - step / steps)
     with tqdm(total=steps, unit="step") as progress:

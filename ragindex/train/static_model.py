@@ -12,6 +12,7 @@ from torch.nn.functional import embedding_bag, linear, normalize
 
 from ragindex.encoder.checkpoint import Counting
 from ragindex.encoder.head import counted
+from ragindex.train.row_gradient import RowGradient
 
 __all__ = ["Bags", "StaticModel", "bags_of"]
 
@@ -72,6 +73,7 @@ class StaticModel(nn.Module):
     def __init__(self, rows: torch.Tensor, weights: torch.Tensor, dimensions: int, *, asking: bool = False) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows)
+        self._gathered = RowGradient(self.rows)
         self.log_weights = nn.Parameter(weights.log())
         self.head = nn.Linear(rows.shape[1], dimensions)
         self.query = nn.Parameter(-torch.eye(rows.shape[1])) if asking else None
@@ -79,7 +81,7 @@ class StaticModel(nn.Module):
     def pooled(self, bags: Bags) -> torch.Tensor:
         """Weighted means, (n, hidden)."""
         used, position = bags.ids.unique(return_inverse=True)
-        rows = self.rows[used]
+        rows = self._gathered.rows(used)
         rows = rows / rows.square().mean(-1, keepdim=True).add(1e-6).sqrt()
         weights = self.log_weights[bags.ids].exp() * bags.counts
         owners = bags.owners()
