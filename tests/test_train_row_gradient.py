@@ -70,6 +70,18 @@ def test_a_frozen_table_gets_none() -> None:
     assert table.grad is None
 
 
+def test_a_table_that_does_more_than_look_up_is_left_alone() -> None:
+    table = _Doubled(9, 4)
+    rows = table(IDS)
+    by_rows(nn.ModuleList([table]))
+    assert_close(table(IDS), rows)
+
+
+class _Doubled(nn.Embedding):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
+        return 2 * super().forward(input)
+
+
 def test_a_run_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = _trained(tmp_path / "quick")
     monkeypatch.setattr(loop, "by_rows", lambda model: None)  # torch's own way

@@ -66,5 +66,12 @@ def by_rows(model: nn.Module) -> None:
     memory at once, and adds rows in an order that is another one each time.
     """
     for table in model.modules():
-        if isinstance(table, nn.Embedding) and table.weight.device.type == "cpu" and table.max_norm is None:
-            table.forward = RowGradient(table.weight, padding=table.padding_idx).rows  # type: ignore[assignment, method-assign]
+        if isinstance(table, nn.Embedding) and table.weight.device.type == "cpu" and _is_plain(table):
+            quick = RowGradient(table.weight, padding=table.padding_idx)
+            table.forward = quick.rows  # type: ignore[assignment, method-assign]
+
+
+def _is_plain(table: nn.Embedding) -> bool:
+    """Whether it does nothing but look rows up: some decoders have tables that scale them as well."""
+    options = (table.max_norm is not None, table.scale_grad_by_freq, table.sparse)
+    return type(table).forward is nn.Embedding.forward and not any(options)
