@@ -17,6 +17,7 @@ from ragindex.train.language import LanguageModel, TokenBatch
 from ragindex.train.prediction import PredictionOptions, TokenPrediction
 from ragindex.train.schedule import LoopSettings
 from ragindex.train.session import Plan, Summary, run_objective
+from ragindex.train.simcse import SimCseTraining
 from ragindex.train.vocabulary import VocabularyOptions, train_tokenizer
 
 STEP = PredictionOptions(tokens=256, chunk=256)
@@ -78,7 +79,7 @@ def pretrain(texts: Texts, output: Path, *, settings: LoopSettings, stop_at: int
     return run_objective(objective, TrainedDecoder(model), Plan("clm", output, settings, {"block": 32}))
 
 
-def stopping(objective: TokenPrediction, steps: int) -> None:
+def stopping(objective: TokenPrediction | SimCseTraining, steps: int) -> None:
     """Interrupt, as Ctrl-C does, when this many steps were taken."""
     taken, step = [], objective.step
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from language_kit import stopping
 from safetensors.torch import load_file
 from tiny import SENTENCES, tiny_encoder
 from torch import Tensor, nn
@@ -167,15 +166,7 @@ def _train(
     sts = StsPairs(SENTENCES[:4], SENTENCES[1:5], (0.0, 1.0, 2.0, 3.0))
     objective = SimCseTraining(model, TEXTS, OPTIONS, sts=sts)
     if stop_at is not None:
-        taken, step = [], objective.step
-
-        def stop(batch: list[int], backward: Any) -> Mapping[str, float]:
-            if len(taken) == stop_at:
-                raise KeyboardInterrupt
-            taken.append(batch)
-            return step(batch, backward)
-
-        objective.step = stop  # type: ignore[method-assign]
+        stopping(objective, stop_at)
     return run_objective(objective, model, Plan("simcse", output, settings, {}))
 
 

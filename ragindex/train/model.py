@@ -60,7 +60,7 @@ class TrainableEncoder(nn.Module):
         self.tokenizer = EncoderTokenizer(replace(checkpoint, config=replace(self.config, max_tokens=_UNLIMITED)))
         self.device = choose_device(device)
         if self.device.type == "cpu":
-            keep_freed_memory()  # a step makes gradients and moments of the token rows anew, tens of megabytes each
+            keep_freed_memory()
         # Master weights are float32: updates of a bfloat16 weight are mostly lost in rounding.
         decoder = load_checkpoint(checkpoint, device=self.device, dtype=torch.float32)
         self.backbone: nn.Module = decoder

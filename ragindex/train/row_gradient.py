@@ -1,10 +1,10 @@
 """The gradient of a table of token rows, for the price of the rows that are read.
 
 torch makes a gradient as large as the table in every backward pass: for 40,000 rows of 384 values 62 MB, fetched from
-the system, set to zero and added up, though a batch reads a few thousand rows. On a CPU that was a third of a step.
-Here a backward pass adds its rows to the gradient that is there already, and the first of a step takes the memory of
-the step before. What the optimiser sees is the same dense gradient, up to the order in which the uses of a row are
-added.
+the system, set to zero and added up, though a batch reads a few thousand rows. On a CPU that was between a seventh of a
+step and half of it (`benchmarks/training_step.py`). Here a backward pass adds its rows to the gradient that is there
+already, and the first of a step takes the memory of the step before. What the optimiser sees is the same dense
+gradient, up to the order in which the uses of a row are added.
 
 Only for a table that one process holds whole: shards get their gradients from `fully_shard`.
 """
