@@ -13,7 +13,12 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a character the terminal lacks is no reason to fail
     from ragindex.cli import main as command_line
 
-    command_line()
+    try:
+        command_line()
+    except SystemExit as end:
+        if (training := sys.modules.get("ragindex.train.processes")) and isinstance(end.code, int):
+            training.leave(end.code)  # does nothing when this process is alone
+        raise
 
 
 if __name__ == "__main__":

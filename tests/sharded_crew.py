@@ -31,7 +31,7 @@ from ragindex.train.model import TrainableEncoder
 from ragindex.train.objective import Backward, Objective
 from ragindex.train.prediction import PredictionOptions
 from ragindex.train.preparing import Lora
-from ragindex.train.processes import join, rank
+from ragindex.train.processes import join, leave, rank
 from ragindex.train.run import Checkpoint, Run
 from ragindex.train.schedule import LoopSettings
 from ragindex.train.sharding import Footprint, Shards
@@ -269,3 +269,4 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     faulthandler.dump_traceback_later(840, exit=True)  # a collective that one process has left out never ends
     main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    leave(0)

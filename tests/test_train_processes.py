@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from test_train_contrastive import some
 from tiny import HEAD_DIMENSIONS, tiny_encoder
 
+from ragindex.__main__ import main as run_program
 from ragindex.cli import main
 from ragindex.train import processes
 from ragindex.train.data.examples import write_examples
@@ -132,6 +133,59 @@ def test_a_recipe_prints_one_value_also_when_a_stage_has_processes(workshop: Pat
     assert str(workshop / "stages" / "1-contrastive") in said  # what the stage prints is for people here
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_thread_that_is_late_does_not_change_how_a_process_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], status: int
+) -> None:
+    """One of gloo's is still at work after the last that was waited for."""
+    script = f"""
+import atexit, time
+import torch
+from torch import distributed
+from ragindex.train.processes import join, leave
+join()
+atexit.register(print, "ended", flush=True)
+held = distributed.group.WORLD  # as caches behind sharded tensors do
+def late(_):
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        pass
+distributed.all_reduce(torch.ones(1), async_op=True).get_future().then(late)
+distributed.all_reduce(torch.ones(1))  # by another thread
+leave({status})
+"""
+    run_instead(monkeypatch, "-c", script)
+    found = processes.launch([], processes=2)
+    shown, said = capfd.readouterr()
+    assert found.status == status, said
+    assert shown == "ended\n"  # by the main process
+    assert "terminate" not in said
+
+
+def test_a_command_leaves_as_one_of_several_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(processes, "leave", left.append)
+    for arguments, status in ((["--version"], 0), (["--wrong"], 2)):
+        monkeypatch.setattr(sys, "argv", ["ragindex", *arguments])
+        with pytest.raises(SystemExit, match=str(status)):
+            run_program()
+        assert left.pop() == status
+
+
+def test_a_process_alone_does_not_leave() -> None:
+    processes.leave(3)
+
+
+def run_instead(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """What `launch` starts from here on."""
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return real([command[0], *arguments], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+
+
 def test_numbers_of_one_process_are_the_largest_there_are() -> None:
     assert processes.most([3, 1]) == [3, 1]
 
@@ -160,12 +214,7 @@ def test_what_is_said_when_processes_end(
 ) -> None:
     program = "import os, sys; rank = int(os.environ['RANK']); print({said!r}, file=sys.stderr) if rank else 0; "
     script = program.format(said=said) + f"sys.exit({list(codes)}[rank])" if said else _exits(codes)
-    real = subprocess.Popen
-
-    def popen(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        return real([command[0], "-S", "-c", script], **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+    run_instead(monkeypatch, "-S", "-c", script)
     found = processes.launch([], processes=2)
     assert (found.status, found.message) == ending
 

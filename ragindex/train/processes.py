@@ -9,6 +9,7 @@ Every process holds the whole model, unless it is spread over them (`ragindex.tr
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -25,7 +26,19 @@ from typing import IO, Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-__all__ = ["Ending", "from_main", "gathered", "in_turn", "join", "launch", "lost_peer", "most", "rank", "world_size"]
+__all__ = [
+    "Ending",
+    "from_main",
+    "gathered",
+    "in_turn",
+    "join",
+    "launch",
+    "leave",
+    "lost_peer",
+    "most",
+    "rank",
+    "world_size",
+]
 
 Result = TypeVar("Result")
 
@@ -41,6 +54,24 @@ def join() -> None:
     from accelerate import PartialState
 
     PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+
+
+def leave(status: int) -> None:
+    """End this process with that status if it is one of several; otherwise nothing happens.
+
+    The interpreter is not taken down first. A thread of gloo that still holds a tensor while that goes on would end
+    the process by SIGABRT, whatever its status (github.com/pytorch/pytorch/pull/179291). The group's end waits for its
+    threads, but only where nothing refers to the group any more, and caches behind sharded tensors do.
+    """
+    if world_size() == 1:
+        return
+    if status == 0:  # others may wait for one that has failed
+        distributed.destroy_process_group()
+    atexit._run_exitfuncs()  # as multiprocessing does in its processes
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or its reader is gone
+            stream.flush()
+    os._exit(status)
 
 
 def world_size() -> int:
