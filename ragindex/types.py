@@ -131,7 +131,9 @@ class Explanation:
 
     dense_rank and lexical_rank count from 1 in each retriever's own list (None: not in it); dense_weight is the share
     of the dense score in the fused one; terms: words of the query that the hit's text, title or path contains, as the
-    lexical index sees them; merged: ids of chunks that were folded into this hit because they overlap or repeat it.
+    lexical index sees them; merged: ids of chunks that were folded into this hit because they overlap or repeat it;
+    sentence: the one of its text that is nearest to the query, where hybrid search has looked for it (None: with an
+    encoder too slow for that, or far down).
     """
 
     dense_rank: int | None = None
@@ -139,6 +141,7 @@ class Explanation:
     dense_weight: float | None = None
     terms: tuple[str, ...] = ()
     merged: tuple[int, ...] = ()
+    sentence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,9 @@ def engine(store):
 def fresh(store, catalog):
     """An engine that has met no filter yet."""
     live = LiveIndexes(catalog, store.folder, store.collection, store.encoder.id, DIMENSIONS)
-    return Engine(catalog, live, store.collection, lambda: SimpleNamespace(config=SimpleNamespace(trust=1.0)))
+    return Engine(
+        catalog, live, store.collection, lambda: SimpleNamespace(config=SimpleNamespace(trust=1.0), is_static=False)
+    )
 
 
 def found(engine, mode, asked, depth=5):

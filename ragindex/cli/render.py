@@ -108,6 +108,8 @@ def _explanation_lines(hit: Hit, terminal: Terminal, margin: str) -> list[str]:
         parts.append(f"words found: {', '.join(map(one_line, known.terms))}")
     if known.merged:
         parts.append(f"stands for {len(known.merged)} more that overlap or repeat it")
+    if known.sentence and known.sentence != hit.text:
+        parts.append(f"nearest sentence: {one_line(known.sentence)}")
     width = terminal.width - len(margin)
     rows = wrap("why: " + "; ".join(parts), width)
     if flags := _flags(hit):

@@ -54,6 +54,10 @@ class TextEncoder(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever a vector could."""
 
+    @property
+    def is_static(self) -> bool:
+        """Whether no token reads any other: texts can be encoded while a user waits."""
+
     def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
         """Unit vectors, float32 (len(texts), dimensions)."""
 
@@ -199,6 +203,11 @@ class Encoder:
     def fingerprint(self) -> str:
         """Hex digest over weights, tokenizer, pooling, prompts and dimensions."""
         return fingerprint(self._checkpoint, self.tokenizer.serialised(), self.dimensions)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether no token reads any other: a text costs no more than the mean of its token rows."""
+        return self._numpy_supported and self._loaded("numpy").is_static
 
     def encode_queries(
         self,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ __all__ = ["Head", "Module", "counted", "load_tensors", "pool", "read_modules", 
 MODULES_FILE = "modules.json"
 POOLER = "Pooler"  # the last part of the class name of any pooling that sentence-transformers lacks
 _ALIKE = Counting()
+_ONE_TEXT = np.zeros(1, dtype=np.int64)
 SPECIAL_TOKENS = "_SpecialTokens"  # a WordWeights folder that only leaves special tokens out, as `pool_special` does
 
 
@@ -118,39 +119,68 @@ class Head:
         counting: Counting = _ALIKE,
     ) -> np.ndarray:
         """Unit vector (d,) from the states (length, hidden) of one text."""
-        shares = self._shares(ids, pooled, pooling, counting)
-        vector = pool(states, shares)
-        if pooling == "mean-query":
-            vector = pool(states, shares * self._answers(states, vector))
-        if self.weight is not None:
-            vector = self.weight @ vector
-        if self.bias is not None:
-            vector = vector + self.bias
-        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+        (vector,) = self.apply_all([states], ids, pooled, pooling, counting=counting)
+        return np.asarray(vector)
 
-    def _answers(self, states: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """How much more the tokens (length,) weigh for what they answer to their mean: `MeanQuery` in numpy."""
+    def apply_all(
+        self,
+        states: Sequence[np.ndarray],
+        ids: np.ndarray,
+        pooled: np.ndarray,
+        pooling: Pooling,
+        *,
+        counting: Counting = _ALIKE,
+    ) -> np.ndarray:
+        """Unit vectors (n, d) from the states (length, hidden) of n texts; ids, pooled: (tokens,) of all, one after the
+        other.
+        """
+        starts = np.cumsum([0, *map(len, states)])
+        shares = self._shares(ids, pooled, starts[:-1], pooling, counting)
+        vectors = _pooled(states, shares, starts)
+        if pooling == "mean-query":
+            vectors = _pooled(states, shares * self._answers(states, vectors), starts)
+        if self.weight is not None:
+            vectors = vectors @ self.weight.T
+        if self.bias is not None:
+            vectors = vectors + self.bias
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+    def _answers(self, states: Sequence[np.ndarray], means: np.ndarray) -> np.ndarray:
+        """How much more the tokens (tokens,) weigh for what they answer to their mean: `MeanQuery` in numpy."""
         if "query" not in self.pooler:
             raise EncoderError(
                 "The encoder holds no weights for mean-query pooling; choose another pooling, or train this one."
             )
-        asked = self.pooler["query"] @ mean / max(float(np.linalg.norm(mean)), 1e-12)
-        lengths = np.sqrt(np.einsum("lh,lh->l", states, states))
-        return np.asarray(np.exp(states @ asked / np.maximum(lengths, 1e-12)), dtype=np.float32)
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        asked = means @ self.pooler["query"].T / np.maximum(lengths, 1e-12)
+        cosines = [
+            some @ one / np.maximum(np.sqrt(np.einsum("lh,lh->l", some, some)), 1e-12)
+            for some, one in zip(states, asked, strict=True)
+        ]
+        return np.asarray(np.exp(np.concatenate(cosines)), dtype=np.float32)
 
-    def _shares(self, ids: np.ndarray, pooled: np.ndarray, pooling: Pooling, counting: Counting) -> np.ndarray:
+    def _shares(
+        self, ids: np.ndarray, pooled: np.ndarray, starts: np.ndarray, pooling: Pooling, counting: Counting
+    ) -> np.ndarray:
         shares = pooled.astype(np.float32)
         if pooling == "last":
-            last = np.flatnonzero(pooled)[-1]
+            last = np.maximum.reduceat(np.where(pooled, np.arange(len(ids)), 0), starts)
             shares = np.zeros_like(shares)
             shares[last] = 1.0
-        elif pooling == "weighted-mean":  # SGPT, arXiv 2202.08904: later tokens have read more
-            shares *= np.cumsum(shares)
-        if self.token_weights is not None and pooling != "last":
+            return shares
+        if pooling == "weighted-mean":  # SGPT, arXiv 2202.08904: later tokens have read more
+            shares *= _places(pooled, starts)
+        if self.token_weights is not None:
             shares *= self.token_weights[ids]
-        if counting != _ALIKE and pooling != "last":
-            shares *= counted(ids, pooled, counting)
+        if counting != _ALIKE:
+            shares *= counted(ids, pooled, counting, starts=starts)
         return shares
+
+
+def _pooled(states: Sequence[np.ndarray], shares: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Means (n, hidden) of the states of each text by shares (tokens,)."""
+    spans = zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+    return np.stack([pool(some, shares[start:end]) for some, (start, end) in zip(states, spans, strict=True)])
 
 
 def pool(states: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -158,17 +188,31 @@ def pool(states: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return np.asarray(shares @ states / max(float(shares.sum()), 1e-12), dtype=np.float32)
 
 
-def counted(ids: np.ndarray, pooled: np.ndarray, counting: Counting) -> np.ndarray:
-    """What each of a text's tokens (length,) counts; of those that are not pooled it says nothing."""
+def counted(ids: np.ndarray, pooled: np.ndarray, counting: Counting, *, starts: np.ndarray = _ONE_TEXT) -> np.ndarray:
+    """What each of the tokens (tokens,) of texts that begin at `starts` counts; of those that are not pooled it says
+    nothing.
+    """
     counts = np.ones(len(ids), dtype=np.float32)
     if counting.lead is not None:
-        places = np.maximum(np.cumsum(pooled) - 1, 0)
+        places = np.maximum(_places(pooled, starts) - 1, 0)
         counts = (1 / np.sqrt(1 + places / counting.lead)).astype(np.float32)
     if counting.saturation is not None:
-        _, same = np.unique(ids, return_inverse=True)
+        _, same = np.unique(_owners(starts, len(ids)) * (int(ids.max()) + 1) + ids, return_inverse=True)
         together = np.bincount(same, weights=counts * pooled)[same]
         counts *= (counting.saturation + 1) / (counting.saturation + together)
     return counts
+
+
+def _places(pooled: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """How many of the tokens (tokens,) up to and with each are pooled, in its own text."""
+    so_far = np.cumsum(pooled)
+    before = so_far[starts] - pooled[starts]
+    return np.asarray(so_far - before[_owners(starts, len(pooled))])
+
+
+def _owners(starts: np.ndarray, tokens: int) -> np.ndarray:
+    """The number of the text (tokens,) that each token belongs to."""
+    return np.repeat(np.arange(len(starts)), np.diff(starts, append=tokens))
 
 
 def read_token_weights(folder: Path) -> np.ndarray:

@@ -7,7 +7,7 @@ Rows of the embedding table are read from the file as they are needed, so openin
 
 from __future__ import annotations
 
-import threading
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,9 @@ _LAYER = (
     "mlp.up_proj",
     "mlp.down_proj",
 )
-_NUMPY_TYPES = frozenset({"F16", "F32", "F64"})
+_NUMPY_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _OUTPUTS = ("self_attn.o_proj", "mlp.down_proj")
-_MANY_ROWS = 2048  # from here reading the whole table is faster than row by row
+_TOGETHER = 4096  # tokens whose states are held at a time
 _LARGEST_HIDDEN = 1024  # beyond this, torch pays for its import
 
 
@@ -112,7 +112,6 @@ class NumpyForward:
         self._shape = _Shape.of(checkpoint.model_config(), causal=checkpoint.config.attention == "causal")
         self._head = Head.read(checkpoint.directory)
         self._file = safe_open(str(checkpoint.backbone / WEIGHTS_FILE), framework="numpy")
-        self._lock = threading.Lock()
         layers = [
             {name: self._read(f"layers.{layer}.{name}.weight") for name in _LAYER}
             for layer in range(self._shape.layers)
@@ -120,7 +119,7 @@ class NumpyForward:
         # A layer with zero output projections adds nothing to its input: leaving it out changes no vector.
         self._layers = [weights for weights in layers if any(weights[name].any() for name in _OUTPUTS)]
         self._norm = self._read("norm.weight")
-        self._rows = self._file.get_slice("embed_tokens.weight")
+        self._rows = _mapped(checkpoint.backbone / WEIGHTS_FILE, "embed_tokens.weight")
 
     @property
     def is_static(self) -> bool:
@@ -129,15 +128,26 @@ class NumpyForward:
 
     def __call__(self, batch: Sequence[Tokenized]) -> np.ndarray:
         """Unit vectors, float32 (len(batch), d)."""
-        states = self.states(batch) if len(batch) > 1 else [self._states(batch[0].ids)]
-        return np.stack([self._encode(item, some) for item, some in zip(batch, states, strict=True)])
+        config = self._config
+        groups = _runs([len(item.ids) for item in batch], _TOGETHER)
+        parts = [
+            self._head.apply_all(
+                list(self.states(batch[group])),
+                np.concatenate([item.ids for item in batch[group]]),
+                np.concatenate([item.pooled for item in batch[group]]),
+                config.pooling,
+                counting=config.counting,
+            )
+            for group in groups
+        ]
+        return np.concatenate(parts)
 
     def states(self, batch: Sequence[Tokenized]) -> Iterator[np.ndarray]:
         """Last hidden states, float32 (length, hidden) of each text, in the order of `batch`.
 
         Without layers a token's state is the same wherever it stands: each distinct one is computed once.
         """
-        if not self.is_static:
+        if not self.is_static or len(batch) == 1:
             yield from (self._states(item.ids) for item in batch)
             return
         used, places = np.unique(np.concatenate([item.ids for item in batch]), return_inverse=True)
@@ -145,19 +155,11 @@ class NumpyForward:
         ends = np.cumsum([len(item.ids) for item in batch])
         yield from (states[span] for span in np.split(places, ends[:-1]))
 
-    def _encode(self, item: Tokenized, states: np.ndarray) -> np.ndarray:
-        config = self._config
-        return self._head.apply(states, item.ids, item.pooled, config.pooling, counting=config.counting)
-
     def _read(self, name: str) -> np.ndarray:
         return np.asarray(self._file.get_tensor(name), dtype=np.float32)
 
     def _embed(self, ids: np.ndarray) -> np.ndarray:
-        if len(ids) > _MANY_ROWS:
-            return np.asarray(self._read("embed_tokens.weight")[ids])
-        with self._lock:
-            rows = [np.asarray(self._rows[int(token) : int(token) + 1], dtype=np.float32) for token in ids]
-        return np.concatenate(rows)
+        return np.asarray(self._rows[ids], dtype=np.float32)
 
     def _states(self, ids: np.ndarray) -> np.ndarray:
         """Last hidden states, float32 (length, hidden)."""
@@ -191,6 +193,26 @@ class NumpyForward:
         scores /= scores.sum(axis=-1, keepdims=True)
         mixed = (scores @ values).transpose(1, 0, 2).reshape(length, -1)
         return np.asarray(mixed @ weights["self_attn.o_proj"].T)
+
+
+def _runs(lengths: Sequence[int], most: int) -> Iterator[slice]:
+    """Runs of texts that have `most` tokens together, or one text that has more."""
+    start = total = 0
+    for place, length in enumerate(lengths):
+        if total and total + length > most:
+            yield slice(start, place)
+            start, total = place, 0
+        total += length
+    yield slice(start, len(lengths))
+
+
+def _mapped(file: Path, name: str) -> np.ndarray:
+    """A tensor of a safetensors file, read as it is asked for. That library gives slices of one only, no rows."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        entry = json.loads(opened.read(size))[name]
+    start = 8 + size + int(entry["data_offsets"][0])
+    return np.asarray(np.memmap(file, _NUMPY_TYPES[entry["dtype"]], "r", start, tuple(entry["shape"])))
 
 
 def _rms(states: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:

@@ -35,12 +35,10 @@ class StaticForward:
 
     def __call__(self, batch: Sequence[Tokenized]) -> np.ndarray:
         """Unit vectors, float32 (len(batch), d)."""
-        return np.stack([self._vector(item) for item in batch])
-
-    def _vector(self, item: Tokenized) -> np.ndarray:
-        if item.ids.max() >= len(self._table):
+        highest = max(int(item.ids.max()) for item in batch)
+        if highest >= len(self._table):
             raise EncoderError(
-                f"The tokenizer gives token {item.ids.max()} but the model knows {len(self._table)}: they are not of "
+                f"The tokenizer gives token {highest} but the model knows {len(self._table)}: they are not of "
                 "the same encoder."
             )
-        return self._head.apply(self._table[item.ids], item.ids, item.pooled, "mean")
+        return np.stack([self._head.apply(self._table[item.ids], item.ids, item.pooled, "mean") for item in batch])

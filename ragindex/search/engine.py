@@ -14,9 +14,10 @@ from ragindex.errors import StoreError, UsageError
 from ragindex.filters import Filter
 from ragindex.search.diversity import diversified
 from ragindex.search.documents import ranked_documents
-from ragindex.search.fusion import HEAD, fuse
+from ragindex.search.fusion import HEAD
 from ragindex.search.merging import Candidate, merge
 from ragindex.search.query_vectors import QueryVectors
+from ragindex.search.rereading import Passage, Reading, Sentences, fuse_and_read, read_passages, title_line
 from ragindex.search.restricting import Restrictions
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import BESIDE, ChunkRow, Float32Array, IdArray
@@ -67,13 +68,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Chunks best first before folding: ids (n,) and scores (n,), with the lists they were made from."""
+    """Chunks best first before folding: ids (n,) and scores (n,), with the lists they were made from and what was read
+    in the best of them (hybrid search alone reads).
+    """
 
     ids: IdArray
     scores: Float32Array
     dense: Scored
     lexical: Scored
     dense_weight: float
+    reading: Reading | None = None
 
 
 class _GoneError(StoreError):
@@ -98,6 +102,7 @@ class Engine:
         self._encoder = encoder
         self._vector = QueryVectors(encoder)
         self._restrictions = Restrictions(catalog, collection)
+        self._sentences: Sentences | None = None
 
     def prepare(self, queries: Sequence[str], instruction: str | None) -> None:
         """Encode queries as one batch ahead of their searches. Raises UsageError for too long an instruction."""
@@ -181,21 +186,39 @@ class Engine:
         if restriction.is_void:
             return Ranking(_EMPTY.ids, _EMPTY.scores, _EMPTY, _EMPTY, 0.5)
         lexical = dense = _EMPTY
-        ceiling = 0.0
         if request.mode != "dense":
             texts = self._live.lexical()
             lexical = restriction.best(lambda count, allowed: texts.search(request.query, count, allowed), depth)
-            ceiling = texts.ceiling(request.query)
         if request.mode != "lexical":
             vector = self._asked(request)
             dense = restriction.best(lambda count, allowed: self._dense(vector, count, allowed), depth)
         if request.mode != "hybrid":
             only = dense if request.mode == "dense" else lexical
             return Ranking(only.ids, only.scores, dense, lexical, float(request.mode == "dense"))
-        fused = fuse(
-            dense, lexical, ceiling=ceiling, depth=depth, trust=self._encoder().config.trust, share=request.share
+        fused, reading = fuse_and_read(
+            dense,
+            lexical,
+            lambda ids: self._read(request, ids, dense),
+            ceiling=texts.ceiling(request.query),
+            depth=depth,
+            trust=self._encoder().config.trust,
+            share=request.share,
         )
-        return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight)
+        return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight, reading)
+
+    def _read(self, request: Request, ids: IdArray, dense: Scored) -> Reading:
+        encoder = self._encoder()
+        if self._sentences is None and encoder.is_static:
+            self._sentences = Sentences(encoder)
+        entries = self._catalog.texts(ids)
+        return read_passages(
+            [Passage(entry.chunk_id, title_line(entry.title, entry.heading), entry.text) for entry in entries],
+            query=request.query,
+            vector=self._asked(request),
+            dense=dense,
+            words=self._live.lexical(),
+            known=self._sentences,
+        )
 
     def rank_documents(self, request: Request) -> list[str]:
         """Paths of the k best documents, best first; nothing is folded away."""
@@ -280,12 +303,20 @@ class Engine:
             dense_weight=round(ranking.dense_weight, 4) if request.mode == "hybrid" else None,
             terms=matched_terms(request.query, words),
             merged=item.merged,
+            sentence=_sentence_of(ranking, row.chunk_id),
         )
 
 
 def _rank_in(result: Scored, chunk_id: int) -> int | None:
     places = np.flatnonzero(result.ids == chunk_id)
     return int(places[0]) + 1 if len(places) else None
+
+
+def _sentence_of(ranking: Ranking, chunk_id: int) -> str | None:
+    if ranking.reading is None:
+        return None
+    read = dict(zip(ranking.reading.ids.tolist(), ranking.reading.sentences, strict=True))
+    return read.get(chunk_id) or None
 
 
 def hit_of(row: ChunkRow, rank: int, score: float, scores: Scores) -> Hit:

@@ -96,6 +96,7 @@ class ExplanationReply(BaseModel):
     dense_weight: float | None = Field(description="Share of the dense score in the fused one.")
     terms: list[str] = Field(description="Words of the query that text, title, headings or path contain.")
     merged: list[int] = Field(description="Ids of chunks folded into this hit: they overlap or repeat it.")
+    sentence: str | None = Field(description="The one nearest to the query, where hybrid search looked for it.")
 
 
 class HitReply(BaseModel):

@@ -14,7 +14,7 @@ from ragindex.errors import RagIndexError, StoreError
 from ragindex.store.catalog import Catalog
 from ragindex.store.lease import WriterLease
 from ragindex.store.lexical_files import read_population
-from ragindex.store.rows import Changes, IdArray, Mark, TextEntry
+from ragindex.store.rows import Changes, Float32Array, IdArray, Mark, TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.text_index import TextIndex
 from ragindex.store.vector_index import Scored, merged
@@ -252,8 +252,19 @@ class _View:
 
     def ceiling(self, query: str) -> float:
         """The limit of BM25 for `query`, by the statistics of the larger part."""
+        part = self._larger()
+        return part.ceiling(query) if part is not None else 0.0
+
+    def order_gains(self, query: str, texts: Sequence[str]) -> Float32Array:
+        """What each text (n,) gains by holding words of `query` in the same order, by the statistics of the larger
+        part.
+        """
+        part = self._larger()
+        return part.order_gains(query, texts) if part is not None else np.zeros(len(texts), np.float32)
+
+    def _larger(self) -> TantivyIndex | None:
         parts = [part for part in (self.disk, self.overlay) if part is not None]
-        return max(parts, key=len).ceiling(query) if parts else 0.0
+        return max(parts, key=len, default=None)
 
     def __len__(self) -> int:
         total = 0 if self.overlay is None else len(self.overlay)

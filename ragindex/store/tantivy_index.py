@@ -10,6 +10,7 @@ import math
 import mmap
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,10 @@ import tantivy
 
 from ragindex.store.analysis import ANALYSER_VERSION, words
 from ragindex.store.question import weighed_terms
-from ragindex.store.rows import IdArray, Mark, TextEntry
-from ragindex.store.text_index import bm25_ceiling
+from ragindex.store.rows import Float32Array, IdArray, Mark, TextEntry
+from ragindex.store.text_index import bm25_ceiling, rarity
 from ragindex.store.vector_index import Scored, best, inside
+from ragindex.store.word_order import order_gains
 
 __all__ = ["TantivyIndex"]
 
@@ -39,6 +41,7 @@ _SLACK = 16  # results beyond k, so that a tie at the end is decided by id
 _SUMMED = frozenset(
     {".fast", ".fieldnorm", ".idx", ".pos", ".store", ".term"}
 )  # .del files carry it too but come and go
+_KNOWN_TEXTS = 1_024  # whose terms are remembered: similar queries read the same ones
 _EMPTY = Scored(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
@@ -121,6 +124,16 @@ class TantivyIndex:
         terms = weighed_terms(query, self._analyser.analyze)
         holders = {term: max(searcher.doc_freq(field, term) for field, _ in _WEIGHTS) for term in terms}
         return bm25_ceiling(terms, holders, int(searcher.num_docs))
+
+    def order_gains(self, query: str, texts: Sequence[str]) -> Float32Array:
+        """What each text (n,) gains, on the scale of `search`, by holding words of `query` in the same order."""
+        searcher = self._index.searcher()
+        counts = weighed_terms(query, self._analyser.analyze)
+        worth = {
+            term: min(1.0, count) * rarity(searcher.doc_freq(_BODY, term), int(searcher.num_docs))
+            for term, count in counts.items()
+        }
+        return order_gains(_terms(query), map(_terms, texts), worth, count=len(texts))
 
     def __len__(self) -> int:
         searcher = self._index.searcher()
@@ -270,6 +283,17 @@ def _schema() -> Any:
     for field, _ in _WEIGHTS:
         builder.add_text_field(field, tokenizer_name=_ANALYSER, index_option="freq")
     return builder.build()
+
+
+@lru_cache(maxsize=_KNOWN_TEXTS)
+def _terms(text: str) -> tuple[str, ...]:
+    """The terms of a text, as `body` holds them, in order."""
+    return tuple(_shared_analyser().analyze(" ".join(words(text))))
+
+
+@cache
+def _shared_analyser() -> Any:
+    return word_analyser()
 
 
 def word_analyser() -> Any:

@@ -9,10 +9,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ragindex.store.rows import IdArray, TextEntry
+from ragindex.store.rows import Float32Array, IdArray, TextEntry
 from ragindex.store.vector_index import Scored, best
+from ragindex.store.word_order import order_gains
 
-__all__ = ["MemoryTextIndex", "TextEntry", "TextIndex", "bm25_ceiling"]
+__all__ = ["MemoryTextIndex", "TextEntry", "TextIndex", "bm25_ceiling", "rarity"]
 
 # Robertson and Zaragoza (2009), "The Probabilistic Relevance Framework"; the constants that tantivy uses.
 _K1 = 1.2
@@ -40,15 +41,20 @@ class TextIndex(Protocol):
         A word that no chunk holds counts as the rarest there is.
         """
 
+    def order_gains(self, query: str, texts: Sequence[str]) -> Float32Array:
+        """What each text (n,) gains, on the scale of `search`, by holding words of `query` in the same order."""
+
     def __len__(self) -> int: ...
 
 
 def bm25_ceiling(terms: Mapping[str, float], holders: Mapping[str, int], total: int) -> float:
     """The limit of BM25 for words (with what they count in the query), each held by `holders` of `total` chunks."""
-    return sum(
-        count * math.log(1 + (total - holders[term] + 0.5) / (holders[term] + 0.5)) * (_K1 + 1)
-        for term, count in terms.items()
-    )
+    return sum(count * rarity(holders[term], total) * (_K1 + 1) for term, count in terms.items())
+
+
+def rarity(holders: int, total: int) -> float:
+    """The inverse document frequency of a word, as BM25 has it, that `holders` of `total` chunks hold."""
+    return math.log(1 + (total - holders + 0.5) / (holders + 0.5))
 
 
 class MemoryTextIndex:
@@ -75,7 +81,7 @@ class MemoryTextIndex:
         scores: dict[int, float] = {}
         for term, repeats in Counter(self._terms(query)).items():
             holders = [chunk_id for chunk_id, counts in self._counts.items() if term in counts]
-            idf = math.log(1 + (total - len(holders) + 0.5) / (len(holders) + 0.5))
+            idf = rarity(len(holders), total)
             for chunk_id in holders:
                 counts = self._counts[chunk_id]
                 damping = _K1 * (1 - _B + _B * counts.total() / mean)
@@ -90,6 +96,12 @@ class MemoryTextIndex:
         terms = Counter(self._terms(query))
         holders = {term: sum(term in counts for counts in self._counts.values()) for term in terms}
         return bm25_ceiling(terms, holders, len(self._counts))
+
+    def order_gains(self, query: str, texts: Sequence[str]) -> Float32Array:
+        """What each text (n,) gains by holding words of `query` in the same order."""
+        asked, total = self._terms(query), len(self._counts)
+        worth = {term: rarity(sum(term in counts for counts in self._counts.values()), total) for term in asked}
+        return order_gains(asked, map(self._terms, texts), worth, count=len(texts))
 
     def __len__(self) -> int:
         return len(self._counts)

@@ -40,6 +40,8 @@ def shift_towards(texts: Sequence[Text], model: TrainableEncoder, trial: Trial, 
 class _Live:
     """An encoder in training, asked as `TextEncoder` is."""
 
+    is_static = False  # its vectors change with every step, and are all that is asked for
+
     def __init__(self, model: TrainableEncoder) -> None:
         self._model = model
         self.dimensions, self.max_tokens, self.fingerprint = model.dimensions, model.config.max_tokens, ""

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from ragindex.encoder import TextEncoder
 from ragindex.errors import TrainingError
 from ragindex.evaluation import Comparison, paired_bootstrap
-from ragindex.search.fusion import HEAD, fuse
+from ragindex.search.fusion import HEAD
+from ragindex.search.rereading import Passage, Reading, Sentences, fuse_and_read, read_passages
 from ragindex.store.rows import TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.vector_index import Scored
@@ -94,7 +96,10 @@ class Trial:
         self._texts, self.questions = texts, questions
         self._units = np.array([text.unit for text in texts])
         self._documents = np.array([text.document for text in texts])
-        self._lexical, self._ceilings = self._ask_lexical()
+        self._words = TantivyIndex()
+        self._words.add([TextEntry(place, item.text, item.title, (), "") for place, item in enumerate(texts)])
+        self._lexical = self._ask_lexical()
+        self._ceilings = [self._words.ceiling(question.text) for question in questions]
 
     def lexical(self) -> np.ndarray:
         """nDCG@10 of each question by BM25 alone."""
@@ -108,24 +113,34 @@ class Trial:
         queries = encoder.encode_queries([question.text for question in self.questions])
         dense = np.empty(len(self.questions))
         hybrid = np.empty(len(self.questions))
+        known = Sentences(encoder) if encoder.is_static else None
         for start in range(0, len(queries), _BATCH):
             scores = queries[start : start + _BATCH] @ texts.T
             for place, row in enumerate(scores, start=start):
                 row[self._barred(place)] = -np.inf
                 found = _best(row)
                 dense[place] = self._gain(place, found)
-                fused = fuse(found, self._lexical[place], ceiling=self._ceilings[place], trust=trust)
+                read = partial(self._read, place, queries[place], found, known)
+                fused, _ = fuse_and_read(found, self._lexical[place], read, ceiling=self._ceilings[place], trust=trust)
                 hybrid[place] = self._gain(place, Scored(fused.ids, fused.scores))
         return Scoreboard(dense, hybrid)
 
-    def _ask_lexical(self) -> tuple[list[Scored], list[float]]:
-        index = TantivyIndex()
-        index.add([TextEntry(place, item.text, item.title, (), "") for place, item in enumerate(self._texts)])
+    def _read(self, place: int, vector: np.ndarray, dense: Scored, known: Sentences | None, ids: np.ndarray) -> Reading:
+        return read_passages(
+            [Passage(number, self._texts[number].title, self._texts[number].text) for number in ids.tolist()],
+            query=self.questions[place].text,
+            vector=vector,
+            dense=dense,
+            words=self._words,
+            known=known,
+        )
+
+    def _ask_lexical(self) -> list[Scored]:
         found = []
         for place, question in enumerate(self.questions):
             excluded = np.flatnonzero(self._barred(place)).astype(np.int64)
-            found.append(index.search(question.text, HEAD, excluded=excluded if len(excluded) else None))
-        return found, [index.ceiling(question.text) for question in self.questions]
+            found.append(self._words.search(question.text, HEAD, excluded=excluded if len(excluded) else None))
+        return found
 
     def _barred(self, place: int) -> np.ndarray:
         """Which texts do not compete for a question, bool (texts,)."""

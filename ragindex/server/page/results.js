@@ -83,6 +83,7 @@ function explanation(hit, scale) {
   if (told.terms?.length) notes.push(`Words found: ${told.terms.join(", ")}.`);
   else notes.push("None of the query’s words is in it.");
   if (told.merged?.length) notes.push(`Stands for ${told.merged.length} more that overlap or repeat it.`);
+  if (told.sentence && told.sentence !== hit.text) notes.push(`Nearest sentence: “${told.sentence}”`);
   return make("div", { class: "why" },
     make("table", {},
       make("caption", { class: "hidden", text: "How this hit came to its place" }),

@@ -1,0 +1,239 @@
+"""Hybrid search reads its best candidates again: sentences, and words in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_kit import open_index, write
+from tiny import SENTENCES, tiny_encoder
+
+from ragindex.encoder import Encoder
+from ragindex.search import rereading
+from ragindex.search.fusion import fuse
+from ragindex.search.rereading import (
+    Passage,
+    Reading,
+    Sentences,
+    fuse_and_read,
+    read_passages,
+    sentences,
+    title_line,
+)
+from ragindex.store.rows import TextEntry
+from ragindex.store.tantivy_index import TantivyIndex
+from ragindex.store.text_index import MemoryTextIndex, TextIndex
+from ragindex.store.vector_index import Scored
+
+LONG = "The kettle in the kitchen of the old mill was mended in the spring."
+
+
+def listed(scores: Sequence[float], ids: Sequence[int] | None = None) -> Scored:
+    found = np.arange(1, len(scores) + 1) if ids is None else np.asarray(ids)
+    return Scored(found.astype(np.int64), np.asarray(scores, np.float32))
+
+
+DENSE = listed(np.linspace(0.9, 0.5, 60))
+LEXICAL = listed(np.linspace(9.0, 2.0, 60), np.arange(1, 61))
+
+
+def reading(**gains: tuple[float, float]) -> Reading:
+    """Of passages by id, as in `p3=(nearer, ordered)`."""
+    values = np.array(list(gains.values()), np.float32).reshape(-1, 2)
+    ids = np.array([int(name[1:]) for name in gains], np.int64)
+    return Reading(ids, values[:, 0], values[:, 1], [""] * len(ids))
+
+
+def ranked(found: Reading, dense: Scored = DENSE, lexical: Scored = LEXICAL) -> list[int]:
+    fused, told = fuse_and_read(dense, lexical, lambda _: found, ceiling=30.0)
+    assert told is found
+    assert (np.diff(fused.scores) <= 0).all()
+    return fused.ids.tolist()
+
+
+def test_what_reads_better_rises_and_what_reads_worse_falls() -> None:
+    plain = list(range(1, 61))
+    assert ranked(reading()) == ranked(reading(p1=(0, 0), p9=(0, 0))) == plain
+    assert ranked(reading(p1=(0, 0), p2=(0, 0), p9=(0.3, 0)))[0] == 9
+    assert ranked(reading(p1=(0, 0), p2=(0, 0), p9=(0, 9)))[0] == 9
+    assert ranked(reading(p1=(-0.3, 0), p2=(0, 0)))[0] == 2
+
+
+def test_what_is_not_read_gains_as_much_as_what_is_on_average() -> None:
+    """So that where everything reads alike nothing changes, however few are read."""
+    assert ranked(reading(p1=(0.2, 1), p2=(0.2, 1), p3=(0.2, 1))) == list(range(1, 61))
+    order = ranked(reading(p1=(0.2, 0), p2=(0, 0)))
+    assert order[0] == 1
+    assert order.index(2) > order.index(3)
+
+
+def test_a_list_gains_only_for_what_it_has() -> None:
+    apart = listed(np.linspace(9.0, 2.0, 60), np.arange(101, 161))
+    assert ranked(reading(p101=(5.0, 0)), lexical=apart) == ranked(reading(), lexical=apart)
+    assert ranked(reading(p101=(0, 9.0), p102=(0, 0)), lexical=apart)[0] == 101
+
+
+def test_the_best_few_are_read() -> None:
+    asked: list[list[int]] = []
+
+    def read(ids: np.ndarray) -> Reading:
+        asked.append(ids.tolist())
+        return reading()
+
+    fuse_and_read(DENSE, LEXICAL, read, ceiling=30.0)
+    (ids,) = asked
+    assert ids == fuse(DENSE, LEXICAL, ceiling=30.0).ids[: len(ids)].tolist()
+    assert 10 < len(ids) < 60
+    empty = listed([])
+    assert ranked(reading(), dense=empty) == ranked(reading(), lexical=empty) == list(range(1, 61))
+    assert ranked(reading(), dense=empty, lexical=empty) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (f"{LONG} {LONG}\n\n{LONG}", [LONG] * 3),
+        ("Keys. Rotate them. " + LONG + " The end.", ["Keys. Rotate them. " + LONG, "The end."]),
+        (f"Dr. Alba wrote it. {LONG}", [f"Dr. Alba wrote it. {LONG}"]),
+        ("short", ["short"]),
+        ("", [""]),
+        (" \n", [" \n"]),
+        ("鍵を回す。" * 20, ["鍵を回す。" * 12, "鍵を回す。" * 8]),
+        ("x" * 40_000, ["x" * 16_000]),
+    ],
+)
+def test_sentences(text: str, parts: list[str]) -> None:
+    assert sentences(text) == parts
+
+
+@pytest.mark.parametrize("kind", [TantivyIndex, MemoryTextIndex])
+def test_words_in_the_order_of_the_query_count_once_as_much_as_the_commoner(kind: type[TextIndex]) -> None:
+    index = kind()
+    texts = ["signing key", "key signing", "signing of a key", "key tide", "tide tide"]
+    index.add([TextEntry(place, text, "", (), "") for place, text in enumerate(texts, 1)])
+    in_order, reverse, apart = index.order_gains(
+        "signing key", ["a signing key, signing key", "key signing", "signing tide key"]
+    )
+    assert (reverse, apart) == (0, 0)
+    assert in_order == pytest.approx(index.order_gains("signing key", ["signing key"])[0])
+    (rare,) = index.order_gains("signing whelk", ["signing whelk"])
+    (common,) = index.order_gains("key tide", ["key tide"])
+    assert rare > common > 0
+    assert in_order == pytest.approx(index.order_gains("key whelk", ["key whelk"])[0])  # both count as "key" does
+    assert index.order_gains("signing key tide", ["signing key tide"])[0] > in_order
+    for query in ("key", "", "key key"):
+        assert index.order_gains(query, texts).tolist() == [0] * 5
+    assert index.order_gains("signing key", []).shape == (0,)
+
+
+def test_stop_words_are_no_gap_and_function_words_count_less() -> None:
+    index = TantivyIndex()
+    index.add([TextEntry(place, text, "", (), "") for place, text in enumerate(["signing keys", "you", "tide"], 1)])
+    (whole,) = index.order_gains("sign the keys", ["Signing of the key"])
+    assert whole > 0
+    (less,) = index.order_gains("you sign", ["you sign"])
+    assert less == pytest.approx(0.4 * index.order_gains("tide sign", ["tide sign"])[0])
+
+
+def test_the_sentence_that_answers_is_found(tmp_path: Path) -> None:
+    """The passage speaks of something else for the most part."""
+    encoder = Encoder.load("bundled")
+    other = "The harvest was brought in late because of the rain, and the mill stood still for weeks on end."
+    answer = "Passwords must be changed every ninety days by everybody who works here."
+    texts = [f"{other} {answer} {other}", f"{other} {other.replace('rain', 'snow')}"]
+    vector = encoder.encode_queries(["how often do I change my password"])[0]
+    own = encoder.encode_documents(texts) @ vector
+    index = TantivyIndex()
+    index.add([TextEntry(place, text, "", (), "") for place, text in enumerate(texts)])
+    passages = [Passage(place, "", text) for place, text in enumerate(texts)]
+    ask = {"query": "change password", "vector": vector, "dense": listed(own, [0, 1]), "words": index}
+    told = read_passages(passages, known=Sentences(encoder), **ask)
+    assert told.ids.tolist() == [0, 1]
+    assert told.sentences[0] == answer
+    best = (encoder.encode_documents([answer]) @ vector)[0]
+    assert told.nearer[0] == pytest.approx(best - own[0], abs=1e-5)
+    assert told.nearer[0] > 0.1 > abs(told.nearer[1])
+    # Without a place in the dense list there is nothing to be nearer than; without an encoder nothing is looked for.
+    elsewhere = read_passages(passages, known=Sentences(encoder), **{**ask, "dense": listed([0.5], [1])})
+    assert elsewhere.nearer[0] == 0
+    blind = read_passages(passages, known=None, **ask)
+    assert (blind.nearer.any(), blind.sentences) == (False, ["", ""])
+    np.testing.assert_array_equal(blind.ordered, told.ordered)
+    assert read_passages([], known=Sentences(encoder), **ask).ids.shape == (0,)
+
+
+class Counting:
+    """An encoder that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.texts: list[tuple[str, str]] = []
+
+    def encode_documents(self, texts: Sequence[str], *, titles: Sequence[str] | None = None) -> np.ndarray:
+        self.texts += zip(titles or [""] * len(texts), texts, strict=True)
+        return np.eye(len(texts), 4, dtype=np.float32)
+
+
+def test_the_first_sentence_is_told_with_the_title_and_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rereading, "_KNOWN", 2)
+    encoder = Counting()
+    known = Sentences(encoder)
+    passages = [Passage(1, "Mill", f"{LONG} {LONG}"), Passage(2, "", LONG), Passage(3, "Mill", f"{LONG} {LONG}")]
+    first, second, again = known.of(passages)
+    assert encoder.texts == [("Mill", LONG), ("", LONG), ("", LONG)]
+    assert (list(first.sentences), first.vectors.shape, second.vectors.shape) == ([LONG, LONG], (2, 4), (1, 4))
+    assert again is first
+    assert known.of(passages)[1] is second
+    assert len(encoder.texts) == 3
+    known.of([Passage(4, "", "a third"), passages[1]])  # the oldest is forgotten
+    known.of(passages[:1])
+    assert len(encoder.texts) == 6
+
+
+def test_title_lines() -> None:
+    assert title_line("Handbook", ("Handbook", "Travel\n by  rail", "")) == "Handbook > Travel by rail"
+    assert len(title_line("x" * 999, ())) == 300
+
+
+def test_only_encoders_without_layers_read_sentences(tmp_path: Path, tiny_encoder_dir: Path) -> None:
+    static = tiny_encoder(tmp_path / "static", layers=0)
+    assert Encoder.load(static).is_static
+    assert not Encoder.load(tiny_encoder_dir).is_static
+    home = tmp_path / "home"
+    write(home, {f"{number}.txt": f"{LONG} {sentence}" for number, sentence in enumerate(SENTENCES)})
+    for number, (encoder, reads) in enumerate(((static, True), (tiny_encoder_dir, False))):
+        store = tmp_path / f"store{number}"
+        store.mkdir()
+        with open_index(store, encoder) as index:
+            index.add(home)
+            for mode in ("hybrid", "dense", "lexical"):
+                hits = index.search(SENTENCES[0], k=3, mode=mode, explain=True)
+                told = [hit.explanation.sentence for hit in hits if hit.explanation is not None]
+                assert len(told) == 3
+                assert all(sentence is not None for sentence in told) == (reads and mode == "hybrid")
+                assert all(sentence is None or sentence in hit.text for hit, sentence in zip(hits, told, strict=True))
+            # What a hit says of its lists is theirs, however it was read.
+            dense = {hit.chunk_id: hit.score for hit in index.search(SENTENCES[0], k=10, mode="dense")}
+            for hit in index.search(SENTENCES[0], k=10):
+                assert hit.scores.dense == pytest.approx(dense[hit.chunk_id], abs=1e-5)
+
+
+def test_hybrid_search_prefers_the_order_of_the_query(
+    tmp_path: Path, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    filler = {f"{number}.txt": sentence for number, sentence in enumerate(SENTENCES)}
+    write(home, {**filler, "a.txt": "a tank of water for the fish", "b.txt": "a fish of water for the tank"})
+    with open_index(tmp_path, tiny_encoder_dir) as index:
+        index.add(home)
+
+        def lead(query: str) -> float:
+            """How far b is above a."""
+            scores = {hit.path: hit.score for hit in index.search(query, k=12)}
+            return scores["home/b.txt"] - scores["home/a.txt"]
+
+        fish, tank = lead("fish water"), lead("tank water")
+        monkeypatch.setattr(rereading, "_ORDER", 0.0)
+        assert fish > lead("fish water")
+        assert tank < lead("tank water")
