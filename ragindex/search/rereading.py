@@ -16,6 +16,7 @@ measures it; the constants were chosen on the development sets it names.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ _ORDER = 0.7  # what a pair of words in order counts, in words
 _SHORTEST = 60  # characters of what counts as a sentence: shorter ones are joined to the next
 _LONGEST = 16_000  # characters of a passage that are read: those that other programs bring may be books
 _LONGEST_TITLE = 300
+_LINE_END = re.compile("\n")
 _KNOWN = 1_024  # passages whose sentences are remembered: similar queries read the same ones
 
 
@@ -125,10 +127,12 @@ class Sentences:
             for key in known:
                 self._known.move_to_end(key)
         fresh = {key: sentences(key[1]) for key in keys if key not in known}
-        if fresh:
-            known.update(zip(fresh, self._encoded(fresh), strict=True))
-            self._remember({key: known[key] for key in fresh})
-        return [known[key] for key in keys]
+        made = {key: _Told(parts, None) for key, parts in fresh.items() if len(parts) == 1}
+        several = {key: parts for key, parts in fresh.items() if len(parts) > 1}
+        if several:
+            made.update(zip(several, self._encoded(several), strict=True))
+        self._remember(made)
+        return [known[key] if key in known else made[key] for key in keys]
 
     def _encoded(self, fresh: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[_Told]:
         parts = [part for told in fresh.values() for part in told]
@@ -145,8 +149,10 @@ class Sentences:
 
 
 class _Told(NamedTuple):
+    """Sentences and their vectors, float32 (sentences, d); None for a single one, whose vector is the passage's."""
+
     sentences: Sequence[str]
-    vectors: Float32Array  # (sentences, d)
+    vectors: Float32Array | None
 
 
 def read_passages(
@@ -166,6 +172,9 @@ def read_passages(
     nearer, best = np.zeros(len(ids), np.float32), [""] * len(ids)
     own = dict(zip(dense.ids.tolist(), dense.scores.tolist(), strict=True))
     for place, told in enumerate(known.of(passages) if known is not None else ()):
+        if told.vectors is None:
+            best[place] = told.sentences[0]
+            continue
         cosines = told.vectors @ vector
         nearest = int(cosines.argmax())
         best[place] = told.sentences[nearest]
@@ -183,7 +192,7 @@ def title_line(title: str, heading: Sequence[str]) -> str:
 def sentences(text: str) -> list[str]:
     """The sentences and lines of a text, short ones joined to the next; the text itself where there is only one."""
     text = text[:_LONGEST]
-    ends = sorted({*sentence_ends(text, 0, len(text)), *(place for place, mark in enumerate(text) if mark == "\n")})
+    ends = sorted({*sentence_ends(text, 0, len(text)), *(match.start() for match in _LINE_END.finditer(text))})
     found: list[str] = []
     start = 0
     for end in (*ends, len(text)):
