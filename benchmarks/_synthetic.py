@@ -32,6 +32,7 @@ PER_DOCUMENT = 10  # chunks
 _STOP = "the of and to in a is that for it as was with be by on not are"
 _SYLLABLES = "ba cor den fi gal hum jo kel lin mar nor pel quo ras sten tu"
 _WORDS, _TOPICS, _TOPIC_WORDS, _OWN_WORDS = 20_000, 200, 300, 30
+_SENTENCE_WORDS = 20
 _COMMON = 2_000  # the words up to this rank are common
 _CHUNK_WORDS, _COMMIT = 90, 200  # words, documents
 _KINDS = ("note", "report", "letter", "minutes")
@@ -69,8 +70,10 @@ class Language:
         return np.where(self.generator.random(count) < 0.5, common, self.generator.choice(subject.words, count))
 
     def text(self, numbers: Numbers) -> str:
-        """Words as a sentence."""
-        return " ".join([self.words[number] for number in numbers.tolist()]) + "."
+        """Words as sentences, of twenty each."""
+        words = [self.words[number] for number in numbers.tolist()]
+        starts = range(0, len(words), _SENTENCE_WORDS)
+        return " ".join(" ".join(words[start : start + _SENTENCE_WORDS]) + "." for start in starts)
 
     def queries(self, length: int = 8) -> Iterator[str]:
         """Questions of so many words, without end."""
