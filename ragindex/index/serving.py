@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -265,13 +266,18 @@ class Serving:
         if name == encoder.name:
             raise EncoderMismatchError(
                 f"{self._store} was built with another version of the encoder {name!r}; "
-                f"run `ragindex index PATH --encoder {name} --reembed` to bring it up to date."
+                f"run `{self._reembedding(name)}` to bring it up to date."
             )
         raise EncoderMismatchError(
             f"{self._store} was built with the encoder {name!r} ({row.fingerprint[:8]}), not with "
-            f"{encoder.name!r} ({encoder.fingerprint[:8]}); run `ragindex index PATH --encoder {encoder.name} "
-            "--reembed` to switch to it."
+            f"{encoder.name!r} ({encoder.fingerprint[:8]}); run `{self._reembedding(encoder.name)}` to switch to it."
         )
+
+    def _reembedding(self, encoder: str) -> str:
+        """The command that gives the store that encoder. Any of its folders will do: all of it is embedded anew."""
+        roots = (self._store.parent / root for root in self._catalog.roots(self._collection))
+        path = next((shlex.quote(str(root.resolve())) for root in roots if root.exists()), "PATH")
+        return f"ragindex index {path} --encoder {shlex.quote(encoder)} --reembed"
 
 
 def _is_brought(encoder: object) -> TypeIs[BroughtEncoder]:
