@@ -101,7 +101,7 @@ def test_the_best_few_are_read() -> None:
         ("", [""]),
         (" \n", [" \n"]),
         ("鍵を回す。" * 20, ["鍵を回す。" * 12, "鍵を回す。" * 8]),
-        ("x" * 40_000, ["x" * 16_000]),
+        ("x" * 20_000, ["x" * 8_000]),
     ],
 )
 def test_sentences(text: str, parts: list[str]) -> None:
@@ -191,6 +191,22 @@ def test_the_first_sentence_is_told_with_the_title_and_nothing_twice(monkeypatch
     known.of([Passage(4, "", "a third"), passages[1]])  # the oldest is forgotten
     known.of(passages[:1])
     assert len(encoder.texts) == 4
+
+
+def test_a_sentence_longer_than_the_encoder_reads_is_no_error(tmp_path: Path) -> None:
+    """Programs may bring records with a line of any length."""
+    encoder = Encoder.load(tiny_encoder(tmp_path / "static", layers=0))
+    endless = "kettle " * 2 * encoder.max_tokens
+    assert len(endless) < 8_000
+    passages = [Passage(1, "", f"{LONG} {LONG}"), Passage(2, "", f"{LONG} {endless}")]
+    known = Sentences(encoder)
+    read, unread = known.of(passages)
+    assert read.vectors is not None
+    assert unread.vectors is None
+    ask = {"query": "kettle", "vector": read.vectors[0], "dense": listed([0.5, 0.4]), "words": MemoryTextIndex()}
+    told = read_passages(passages, known=known, **ask)
+    assert told.sentences == [LONG, ""]
+    assert told.nearer[0] > 0 == told.nearer[1]
 
 
 def test_title_lines() -> None:

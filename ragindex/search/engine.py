@@ -22,6 +22,7 @@ from ragindex.search.restricting import Restrictions
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import BESIDE, ChunkRow, Float32Array, IdArray
 from ragindex.store.snapshot import LiveIndexes
+from ragindex.store.text_index import TextIndex
 from ragindex.store.vector_index import Scored
 from ragindex.types import Explanation, Hit, Mode, Scores
 
@@ -198,7 +199,7 @@ class Engine:
         fused, reading = fuse_and_read(
             dense,
             lexical,
-            lambda ids: self._read(request, ids, dense),
+            lambda ids: self._read(ids, request.query, vector, dense, texts),
             ceiling=texts.ceiling(request.query),
             depth=depth,
             trust=self._encoder().config.trust,
@@ -206,17 +207,17 @@ class Engine:
         )
         return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight, reading)
 
-    def _read(self, request: Request, ids: IdArray, dense: Scored) -> Reading:
+    def _read(self, ids: IdArray, query: str, vector: Float32Array, dense: Scored, words: TextIndex) -> Reading:
         encoder = self._encoder()
         if self._sentences is None and encoder.is_static:
             self._sentences = Sentences(encoder)
         entries = self._catalog.texts(ids)
         return read_passages(
             [Passage(entry.chunk_id, title_line(entry.title, entry.heading), entry.text) for entry in entries],
-            query=request.query,
-            vector=self._asked(request),
+            query=query,
+            vector=vector,
             dense=dense,
-            words=self._live.lexical(),
+            words=words,
             known=self._sentences,
         )
 

@@ -19,12 +19,14 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ragindex.chunking.boundaries import sentence_ends
+from ragindex.errors import EncoderError
 from ragindex.search.fusion import HEAD, Fused, fuse
 from ragindex.store.rows import Float32Array, IdArray
 from ragindex.store.text_index import TextIndex
@@ -36,10 +38,10 @@ _READ = 20  # candidates; with 10, the sets' mean is 0.001 lower, with 30 the sa
 _SENTENCE = 0.5  # of the weight of the dense list: the best sentence, the rest is the passage's
 _ORDER = 0.7  # what a pair of words in order counts, in words
 _SHORTEST = 60  # characters of what counts as a sentence: shorter ones are joined to the next
-_LONGEST = 16_000  # characters of a passage that are read: those that other programs bring may be books
+_LONGEST = 8_000  # characters of a passage that are read: those that other programs bring may be books
 _LONGEST_TITLE = 300
 _LINE_END = re.compile("\n")
-_KNOWN = 1_024  # passages whose sentences are remembered: similar queries read the same ones
+_KNOWN = 512  # passages whose sentences are remembered: similar queries read the same ones
 
 
 class Reading(NamedTuple):
@@ -127,19 +129,27 @@ class Sentences:
             for key in known:
                 self._known.move_to_end(key)
         fresh = {key: sentences(key[1]) for key in keys if key not in known}
-        made = {key: _Told(parts, None) for key, parts in fresh.items() if len(parts) == 1}
+        made = {key: _Told(parts, None) for key, parts in fresh.items()}
         several = {key: parts for key, parts in fresh.items() if len(parts) > 1}
-        if several:
-            made.update(zip(several, self._encoded(several), strict=True))
+        try:
+            made.update(self._encoded(several))
+        except (
+            EncoderError
+        ):  # one is longer than the encoder reads: those without such a sentence are read all the same
+            for key, parts in several.items():
+                with suppress(EncoderError):
+                    made.update(self._encoded({key: parts}))
         self._remember(made)
         return [known[key] if key in known else made[key] for key in keys]
 
-    def _encoded(self, fresh: Mapping[tuple[str, str], Sequence[str]]) -> Iterator[_Told]:
+    def _encoded(self, fresh: Mapping[tuple[str, str], Sequence[str]]) -> Mapping[tuple[str, str], _Told]:
+        if not fresh:
+            return {}
         parts = [part for told in fresh.values() for part in told]
         titles = [title if place == 0 else "" for (title, _), told in fresh.items() for place in range(len(told))]
         vectors = self._encoder.encode_documents(parts, titles=titles)
         ends = np.cumsum([len(told) for told in fresh.values()])
-        return map(_Told, fresh.values(), np.split(vectors, ends[:-1]))
+        return dict(zip(fresh, map(_Told, fresh.values(), np.split(vectors, ends[:-1])), strict=True))
 
     def _remember(self, made: Mapping[tuple[str, str], _Told]) -> None:
         with self._lock:
@@ -149,7 +159,9 @@ class Sentences:
 
 
 class _Told(NamedTuple):
-    """Sentences and their vectors, float32 (sentences, d); None for a single one, whose vector is the passage's."""
+    """Sentences and their vectors, float32 (sentences, d); None where there is a single one, whose vector is the
+    passage's, and where one is longer than the encoder reads.
+    """
 
     sentences: Sequence[str]
     vectors: Float32Array | None
@@ -173,7 +185,7 @@ def read_passages(
     own = dict(zip(dense.ids.tolist(), dense.scores.tolist(), strict=True))
     for place, told in enumerate(known.of(passages) if known is not None else ()):
         if told.vectors is None:
-            best[place] = told.sentences[0]
+            best[place] = told.sentences[0] if len(told.sentences) == 1 else ""
             continue
         cosines = told.vectors @ vector
         nearest = int(cosines.argmax())
