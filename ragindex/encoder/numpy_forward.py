@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -128,17 +129,16 @@ class NumpyForward:
 
     def __call__(self, batch: Sequence[Tokenized]) -> np.ndarray:
         """Unit vectors, float32 (len(batch), d)."""
-        config = self._config
-        groups = _runs([len(item.ids) for item in batch], _TOGETHER)
+        config, states = self._config, iter(self.states(batch))
         parts = [
             self._head.apply_all(
-                list(self.states(batch[group])),
-                np.concatenate([item.ids for item in batch[group]]),
-                np.concatenate([item.pooled for item in batch[group]]),
+                list(islice(states, len(group))),
+                np.concatenate([item.ids for item in group]),
+                np.concatenate([item.pooled for item in group]),
                 config.pooling,
                 counting=config.counting,
             )
-            for group in groups
+            for group in _groups(batch)
         ]
         return np.concatenate(parts)
 
@@ -195,15 +195,17 @@ class NumpyForward:
         return np.asarray(mixed @ weights["self_attn.o_proj"].T)
 
 
-def _runs(lengths: Sequence[int], most: int) -> Iterator[slice]:
-    """Runs of texts that have `most` tokens together, or one text that has more."""
-    start = total = 0
-    for place, length in enumerate(lengths):
-        if total and total + length > most:
-            yield slice(start, place)
-            start, total = place, 0
-        total += length
-    yield slice(start, len(lengths))
+def _groups(batch: Sequence[Tokenized]) -> Iterator[list[Tokenized]]:
+    """Texts in their order, as many as have `_TOGETHER` tokens, or one that has more."""
+    group: list[Tokenized] = []
+    tokens = 0
+    for item in batch:
+        if group and tokens + len(item.ids) > _TOGETHER:
+            yield group
+            group, tokens = [], 0
+        group.append(item)
+        tokens += len(item.ids)
+    yield group
 
 
 def _mapped(file: Path, name: str) -> np.ndarray:
