@@ -10,8 +10,8 @@ the passages at the top:
 - words of the query in its order (`ragindex.store.word_order`).
 
 What was not read counts as if it had gained as much as what was, on average. The scores that a hit shows for each list
-stay what they are, a cosine and BM25: only the order in which they are fused knows of this. `benchmarks/quality.py`
-measures it; the constants were chosen on the development sets it names.
+stay what they are, a cosine and BM25: only the order in which they are fused knows of this. `benchmarks/rereading.py`
+measures it; the constants were chosen on the data sets that docs/querying.md names.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from ragindex.store.analysis import words
-from ragindex.store.tantivy_index import word_analyser
+from ragindex.store.tantivy_index import shared_analyser
 
 __all__ = ["matched_terms"]
 
@@ -22,7 +20,4 @@ def matched_terms(query: str, text: str) -> tuple[str, ...]:
 
 
 def _stems(text: str) -> list[str]:
-    return list(_analyser().analyze(text))
-
-
-_analyser = cache(word_analyser)
+    return list(shared_analyser().analyze(text))

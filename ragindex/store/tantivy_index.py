@@ -25,7 +25,7 @@ from ragindex.store.text_index import bm25_ceiling, rarity
 from ragindex.store.vector_index import Scored, best, inside
 from ragindex.store.word_order import order_gains
 
-__all__ = ["TantivyIndex"]
+__all__ = ["TantivyIndex", "shared_analyser"]
 
 _ANALYSER = f"ragindex{ANALYSER_VERSION}"
 _BODY, _CONTEXT, _PATH = "body", "context", "path"
@@ -288,11 +288,12 @@ def _schema() -> Any:
 @lru_cache(maxsize=_KNOWN_TEXTS)
 def _terms(text: str) -> tuple[str, ...]:
     """The terms of a text, as `body` holds them, in order."""
-    return tuple(_shared_analyser().analyze(" ".join(words(text))))
+    return tuple(shared_analyser().analyze(" ".join(words(text))))
 
 
 @cache
-def _shared_analyser() -> Any:
+def shared_analyser() -> Any:
+    """The analyser of all texts of this process that no index is asked about."""
     return word_analyser()
 
 
