@@ -10,6 +10,7 @@ from pathlib import Path
 from ragindex.evaluation import Dataset
 
 _DEPTH = 100
+_SMOOTH = 60
 
 
 def names_of(folder: Path, chosen: str | None) -> list[str]:
@@ -46,6 +47,20 @@ def bm25s_rankings(dataset: Dataset) -> Mapping[str, Sequence[str]]:
         key: [ids[place] for place, score in zip(places, own, strict=True) if score > 0]
         for key, places, own in zip(dataset.queries, found, scores, strict=True)
     }
+
+
+def reciprocal_rank_fusion(*lists: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """Rankings of the same queries fused by 1 / (60 + rank) (Cormack, Clarke and Büttcher, SIGIR 2009), as frameworks
+    do it.
+    """
+    fused = {}
+    for key in lists[0]:
+        scores: dict[str, float] = {}
+        for ranked in lists:
+            for rank, name in enumerate(ranked[key], 1):
+                scores[name] = scores.get(name, 0.0) + 1 / (_SMOOTH + rank)
+        fused[key] = sorted(scores, key=lambda name: (-scores[name], name))
+    return fused
 
 
 def passages(dataset: Dataset) -> Mapping[str, str]:

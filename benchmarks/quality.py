@@ -4,8 +4,9 @@
 
 DIR holds data sets in the BEIR layout. Every encoder indexes every set with the default settings (chunks that fit it,
 the best chunk of a document counts). bm25s is Lucene's BM25 (k1=1.5, b=0.75, Snowball stems, English stop words) over
-whole documents. Intervals are 95 % bootstrap intervals over queries; the mean weighs every set alike. Below the table
-stands the first encoder's difference from each column, with the p-value of the paired randomisation test.
+whole documents; an encoder "+ bm25s" is what frameworks make of the two: the rankings of its dense search and of bm25s,
+by reciprocal-rank fusion. Intervals are 95 % bootstrap intervals over queries; the mean weighs every set alike. Below
+the table stands the first encoder's difference from each column, with the p-value of the paired randomisation test.
 Last, a verdict per goal of the search with the first encoder: its lexical side against bm25s, its hybrid search against
 the better of its two sides.
 
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from _common import table
-from _judged import bm25s_rankings, names_of, passages, sampled
+from _judged import bm25s_rankings, names_of, passages, reciprocal_rank_fusion, sampled
 
 from ragindex import Index
 from ragindex.evaluation import Dataset, load_dataset, paired_differences
@@ -86,15 +87,19 @@ def measured(dataset: Dataset, encoders: Sequence[str], kept: Kept) -> Mapping[s
     for encoder in encoders:
         modes: Sequence[Mode] = MODES if encoder == encoders[0] else _MODES
         names = [column_of(encoder, mode) for mode in modes]
-        found |= kept.columns(dataset, names, partial(searched, dataset, encoder, modes))
+        found |= kept.columns(
+            dataset, [*names, column_of(encoder, "+ bm25s")], partial(searched, dataset, encoder, modes)
+        )
     return {name: values for name, (values,) in found.items()}
 
 
 def searched(dataset: Dataset, encoder: str, modes: Sequence[Mode]) -> list[list[float]]:
-    """nDCG@10 of each query, in each of the modes."""
+    """nDCG@10 of each query, in each of the modes and with bm25s beside dense search."""
     with tempfile.TemporaryDirectory() as folder, Index.open(Path(folder) / "store", encoder=encoder) as index:
         fill(index, dataset, None)
-        return [ndcg(rank_documents(index, dataset, mode), dataset.qrels).tolist() for mode in modes]
+        found = {mode: rank_documents(index, dataset, mode) for mode in modes}
+    ensemble = reciprocal_rank_fusion(found["dense"], bm25s_rankings(dataset))
+    return [ndcg(rankings, dataset.qrels).tolist() for rankings in (*found.values(), ensemble)]
 
 
 def column_of(encoder: str, mode: str) -> str:

@@ -2,8 +2,9 @@
 
     python benchmarks/rereading.py --data DIR [--sets adi,cisi] [--queries 300] [--encoder bundled]
 
-Every data set (BEIR layout) is indexed once and asked four times. An encoder with layers reads no sentences. Prints
-nDCG@10 set by set, then the mean and each variant's paired difference from the baseline, which reads nothing.
+Every data set (BEIR layout) is indexed once and asked six times. An encoder with layers reads no sentences and has no
+late interaction. Prints nDCG@10 set by set, then the mean and each variant's paired difference from the baseline, which
+reads nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from ragindex.evaluation.metrics import ndcg
 from ragindex.measure import fill, rank_documents
 from ragindex.search import rereading
 
-_WHOLE = {"_SENTENCE": rereading._SENTENCE, "_ORDER": rereading._ORDER}
-# No settings of the product.
+_PARTS = {"sentences": "_SENTENCE", "interaction": "_INTERACTION", "order": "_ORDER", "likeness": "_LIKENESS"}
+_WHOLE = {constant: getattr(rereading, constant) for constant in _PARTS.values()}
+_NOTHING = dict.fromkeys(_WHOLE, 0.0)  # no setting of the product, nor are the others but the last
 _VARIANTS = {
-    "nothing": dict.fromkeys(_WHOLE, 0.0),
-    "sentences": {**_WHOLE, "_ORDER": 0.0},
-    "order": {**_WHOLE, "_SENTENCE": 0.0},
-    "both": _WHOLE,
+    "nothing": _NOTHING,
+    **{part: {**_NOTHING, constant: _WHOLE[constant]} for part, constant in _PARTS.items()},
+    "all": _WHOLE,
 }
 
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -25,7 +25,6 @@ from tiny import SENTENCES, tiny_encoder
 from ragindex import Encoder, Index
 from ragindex.config import Storage
 from ragindex.errors import CorruptionError, RagIndexError
-from ragindex.search.rereading import Sentences
 from ragindex.types import Verification
 
 __all__ = ["FAULTS", "Outcome", "Template", "damage", "embedding_counted", "everything", "sweep", "template"]
@@ -178,23 +177,19 @@ FAULTS: dict[str, Callable[[Path, Random], str]] = {
 
 @contextlib.contextmanager
 def embedding_counted() -> Iterator[Counter[str]]:
-    """Counts the texts that any encoder of this process embeds as documents, less the sentences that search reads."""
+    """Counts the texts that any encoder of this process embeds as documents."""
     counted: Counter[str] = Counter()
-    encode, read = Encoder.encode_documents, Sentences._encoded
+    encode = Encoder.encode_documents
 
     def counting(self: Encoder, texts: Sequence[str], **options: object) -> object:
         counted["texts"] += len(texts)
         return encode(self, texts, **options)
 
-    def reading(self: Sentences, fresh: Mapping[tuple[str, str], Sequence[str]]) -> object:
-        counted["texts"] -= sum(map(len, fresh.values()))
-        return read(self, fresh)
-
-    Encoder.encode_documents, Sentences._encoded = counting, reading
+    Encoder.encode_documents = counting
     try:
         yield counted
     finally:
-        Encoder.encode_documents, Sentences._encoded = encode, read
+        Encoder.encode_documents = encode
 
 
 def damage(made: Template, scratch: Path, fault: str, seed: int) -> Outcome:

@@ -257,7 +257,16 @@ def test_static_embeddings_with_shared_and_weighted_rows(tmp_path: Path) -> None
     rows = load_file(file)["embedding.weight"][:50]
     mapping, weights = torch.arange(WORDS) % 50, torch.rand(WORDS)
     save_file({"embeddings": rows, "mapping": mapping, "weights": weights}, file)
-    check_same(Encoder.load(directory), directory, [text for text in TEXTS if text])
+    encoder = Encoder.load(directory)
+    check_same(encoder, directory, [text for text in TEXTS if text])
+    # A token counts by the length of its row, in late interaction as in the mean.
+    assert encoder.reader is not None
+    ((key,), (kettle,)) = encoder.reader.read(["key", "kettle"]).tokens
+    key, kettle = (rows[mapping[token]].numpy() * float(weights[token]) for token in (key, kettle))
+    lengths = np.linalg.norm([key, kettle], axis=1)
+    cosine = max(0.0, float(key @ kettle) / float(lengths.prod()))
+    (told,) = encoder.reader.interact("key kettle", encoder.reader.read(["key"]).tokens)
+    assert told == pytest.approx((lengths[0] + lengths[1] * cosine) / lengths.sum(), abs=1e-5)
 
 
 def test_a_static_table_that_is_too_short_is_refused(tmp_path: Path) -> None:

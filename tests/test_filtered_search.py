@@ -53,7 +53,7 @@ def fresh(store, catalog):
     """An engine that has met no filter yet."""
     live = LiveIndexes(catalog, store.folder, store.collection, store.encoder.id, DIMENSIONS)
     return Engine(
-        catalog, live, store.collection, lambda: SimpleNamespace(config=SimpleNamespace(trust=1.0), is_static=False)
+        catalog, live, store.collection, lambda: SimpleNamespace(config=SimpleNamespace(trust=1.0), reader=None)
     )
 
 

@@ -1,4 +1,4 @@
-"""Hybrid search reads its best candidates again: sentences, and words in order."""
+"""Hybrid search reads its best candidates again: sentences, answers to words, words in order, and their like."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from tiny import SENTENCES, tiny_encoder
 from ragindex.encoder import Encoder
 from ragindex.search import rereading
 from ragindex.search.fusion import fuse
-from ragindex.search.rereading import (
-    Passage,
-    Reading,
-    Sentences,
-    fuse_and_read,
-    read_passages,
-    sentences,
-    title_line,
-)
+from ragindex.search.regularisation import regularised
+from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages, title_line
+from ragindex.search.sentences import Sentences
 from ragindex.store.rows import TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.text_index import MemoryTextIndex, TextIndex
@@ -39,11 +33,11 @@ DENSE = listed(np.linspace(0.9, 0.5, 60))
 LEXICAL = listed(np.linspace(9.0, 2.0, 60), np.arange(1, 61))
 
 
-def reading(**gains: tuple[float, float]) -> Reading:
-    """Of passages by id, as in `p3=(nearer, ordered)`."""
-    values = np.array(list(gains.values()), np.float32).reshape(-1, 2)
+def reading(**gains: tuple[float, ...]) -> Reading:
+    """Of passages by id, as in `p3=(nearer, ordered, answered)`, all of them equally alike."""
+    values = np.array([(*some, 0.0)[:3] for some in gains.values()], np.float32).reshape(-1, 3)
     ids = np.array([int(name[1:]) for name in gains], np.int64)
-    return Reading(ids, values[:, 0], values[:, 1], [""] * len(ids))
+    return Reading(ids, values[:, 0], values[:, 2], values[:, 1], np.eye(len(ids), dtype=np.float32), [""] * len(ids))
 
 
 def ranked(found: Reading, dense: Scored = DENSE, lexical: Scored = LEXICAL) -> list[int]:
@@ -59,6 +53,7 @@ def test_what_reads_better_rises_and_what_reads_worse_falls() -> None:
     assert ranked(reading(p1=(0, 0), p2=(0, 0), p9=(0.3, 0)))[0] == 9
     assert ranked(reading(p1=(0, 0), p2=(0, 0), p9=(0, 9)))[0] == 9
     assert ranked(reading(p1=(-0.3, 0), p2=(0, 0)))[0] == 2
+    assert ranked(reading(p1=(0, 0, 0.1), p2=(0, 0, 0.1), p9=(0, 0, 0.9)))[0] == 9
 
 
 def test_what_is_not_read_gains_as_much_as_what_is_on_average() -> None:
@@ -91,23 +86,6 @@ def test_the_best_few_are_read() -> None:
     assert ranked(reading(), dense=empty, lexical=empty) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        (f"{LONG} {LONG}\n\n{LONG}", [LONG] * 3),
-        ("Keys. Rotate them. " + LONG + " The end.", ["Keys. Rotate them. " + LONG, "The end."]),
-        (f"Dr. Alba wrote it. {LONG}", [f"Dr. Alba wrote it. {LONG}"]),
-        ("short", ["short"]),
-        ("", [""]),
-        (" \n", [" \n"]),
-        ("鍵を回す。" * 20, ["鍵を回す。" * 12, "鍵を回す。" * 8]),
-        ("x" * 20_000, ["x" * 8_000]),
-    ],
-)
-def test_sentences(text: str, parts: list[str]) -> None:
-    assert sentences(text) == parts
-
-
 @pytest.mark.parametrize("kind", [TantivyIndex, MemoryTextIndex])
 def test_words_in_the_order_of_the_query_count_once_as_much_as_the_commoner(kind: type[TextIndex]) -> None:
     index = kind()
@@ -137,76 +115,66 @@ def test_stop_words_are_no_gap_and_function_words_count_less() -> None:
     assert less == pytest.approx(0.4 * index.order_gains("tide sign", ["tide sign"])[0])
 
 
-def test_the_sentence_that_answers_is_found(tmp_path: Path) -> None:
+def test_the_sentence_that_answers_is_found() -> None:
     """The passage speaks of something else for the most part."""
     encoder = Encoder.load("bundled")
+    assert encoder.reader is not None
     other = "The harvest was brought in late because of the rain, and the mill stood still for weeks on end."
     answer = "Passwords must be changed every ninety days by everybody who works here."
     texts = [f"{other} {answer} {other}", f"{other} {other.replace('rain', 'snow')}"]
     vector = encoder.encode_queries(["how often do I change my password"])[0]
-    own = encoder.encode_documents(texts) @ vector
+    vectors = encoder.encode_documents(texts)
     index = TantivyIndex()
     index.add([TextEntry(place, text, "", (), "") for place, text in enumerate(texts)])
-    passages = [Passage(place, "", text) for place, text in enumerate(texts)]
-    ask = {"query": "change password", "vector": vector, "dense": listed(own, [0, 1]), "words": index}
-    told = read_passages(passages, known=Sentences(encoder), **ask)
+    passages = [Passage(place, "", text, vectors[place]) for place, text in enumerate(texts)]
+    ask = {"query": "change password", "vector": vector, "words": index}
+    told = read_passages(passages, known=Sentences(encoder.reader), **ask)
     assert told.ids.tolist() == [0, 1]
     assert told.sentences[0] == answer
     best = (encoder.encode_documents([answer]) @ vector)[0]
-    assert told.nearer[0] == pytest.approx(best - own[0], abs=1e-5)
+    assert told.nearer[0] == pytest.approx(best - vectors[0] @ vector, abs=1e-5)
     assert told.nearer[0] > 0.1 > abs(told.nearer[1])
-    # Without a place in the dense list there is nothing to be nearer than; without an encoder nothing is looked for.
-    elsewhere = read_passages(passages, known=Sentences(encoder), **{**ask, "dense": listed([0.5], [1])})
-    assert elsewhere.nearer[0] == 0
+    assert told.answered[0] > told.answered[1] + 0.1
+    np.testing.assert_array_equal(told.vectors, vectors)
+    # Without such an encoder nothing is looked for but words in order.
     blind = read_passages(passages, known=None, **ask)
-    assert (blind.nearer.any(), blind.sentences) == (False, ["", ""])
+    assert (blind.nearer.any(), blind.answered.any(), blind.sentences) == (False, False, ["", ""])
     np.testing.assert_array_equal(blind.ordered, told.ordered)
-    assert read_passages([], known=Sentences(encoder), **ask).ids.shape == (0,)
+    assert read_passages([], known=Sentences(encoder.reader), **ask).vectors.shape == (0, len(vector))
 
 
-class Counting:
-    """An encoder that remembers what it was given."""
-
-    def __init__(self) -> None:
-        self.texts: list[tuple[str, str]] = []
-
-    def encode_documents(self, texts: Sequence[str], *, titles: Sequence[str] | None = None) -> np.ndarray:
-        self.texts += zip(titles or [""] * len(texts), texts, strict=True)
-        return np.eye(len(texts), 4, dtype=np.float32)
-
-
-def test_the_first_sentence_is_told_with_the_title_and_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rereading, "_KNOWN", 2)
-    encoder = Counting()
-    known = Sentences(encoder)
-    passages = [Passage(1, "Mill", f"{LONG} {LONG}"), Passage(2, "", LONG), Passage(3, "Mill", f"{LONG} {LONG}")]
-    first, second, again = known.of(passages)
-    assert encoder.texts == [("Mill", LONG), ("", LONG)]
-    assert first.vectors is not None
-    assert (list(first.sentences), first.vectors.shape) == ([LONG, LONG], (2, 4))
-    assert (list(second.sentences), second.vectors) == ([LONG], None)  # the passage's own is known
-    assert again is first
-    assert known.of(passages)[1] is second
-    assert len(encoder.texts) == 2
-    known.of([Passage(4, "", "a third"), passages[1]])  # the oldest is forgotten
-    known.of(passages[:1])
-    assert len(encoder.texts) == 4
+def test_a_passage_among_its_like_rises() -> None:
+    """Four passages; the second stands alone, the others say nearly the same."""
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [1, 0.1, 0], [1, 0, 0.1]], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = np.array([4.0, 3.0, 2.9, 2.8], np.float32)
+    found = regularised(scores, vectors, share=0.3)
+    assert found[2] > found[1]
+    # By hand: the others of the third are 1, 2 and 4, of cosines 0.995, 0.0995 and 0.990.
+    cosines = np.delete(vectors @ vectors[2], 2)
+    weights = np.exp(1.5 * (cosines - cosines.mean()) / cosines.std())
+    assert found[2] == pytest.approx(0.7 * 2.9 + 0.3 * (weights @ [4.0, 3.0, 2.8]) / weights.sum(), abs=1e-5)
+    np.testing.assert_allclose(regularised(scores * 7 + 2, vectors, share=0.3), found * 7 + 2, rtol=1e-5)
+    np.testing.assert_allclose(regularised(scores[::-1], vectors[::-1], share=0.3), found[::-1], rtol=1e-6)
 
 
-def test_a_sentence_longer_than_the_encoder_reads_is_no_error(tmp_path: Path) -> None:
-    """Programs may bring records with a line of any length."""
-    encoder = Encoder.load(tiny_encoder(tmp_path / "static", layers=0))
-    endless = "kettle " * 2 * encoder.max_tokens
-    assert len(endless) < 8_000
-    passages = [Passage(1, "", f"{LONG} {LONG}"), Passage(2, "", f"{LONG} {endless}")]
-    known = Sentences(encoder)
-    read, unread = known.of(passages)
-    assert read.vectors is not None
-    assert unread.vectors is None
-    ask = {"query": "kettle", "vector": read.vectors[0], "dense": listed([0.5, 0.4]), "words": MemoryTextIndex()}
-    told = read_passages(passages, known=known, **ask)
-    assert told.sentences == [LONG, ""]
-    assert told.nearer[0] > 0 == told.nearer[1]
+def test_likeness_that_says_nothing_changes_no_order() -> None:
+    scores = np.array([4.0, 3.0, 2.0], np.float32)
+    for vectors in (np.eye(3, dtype=np.float32), np.zeros((3, 3), np.float32), np.ones((3, 1), np.float32)):
+        found = regularised(scores, vectors, share=0.3)
+        np.testing.assert_allclose(found, 0.7 * scores + 0.3 * np.array([2.5, 3.0, 3.5]), rtol=1e-5)
+    for count in range(3):  # too few to be more or less alike
+        assert regularised(scores[:count], np.eye(count, dtype=np.float32), share=0.3).tolist() == [4.0, 3.0][:count]
+    assert regularised(scores, np.eye(3, dtype=np.float32), share=0.0).tolist() == scores.tolist()
+
+
+def test_those_that_are_like_the_best_rise_in_the_fused_list() -> None:
+    found = reading(p1=(0, 0), p5=(0, 0), p6=(0, 0), p20=(0, 0))
+    alike = np.eye(2, dtype=np.float32)[[0, 1, 0, 1]]  # 6 is like 1, and 5 like 20
+    order = ranked(found._replace(vectors=alike))
+    assert order.index(1) < order.index(6) < order.index(5) < order.index(20)
+    fused, _ = fuse_and_read(DENSE, LEXICAL, lambda _: found._replace(vectors=alike), ceiling=30.0, share=0.0)
+    assert fused.ids.tolist() == list(range(1, 61))  # vectors were to have no say
 
 
 def test_title_lines() -> None:
@@ -216,8 +184,8 @@ def test_title_lines() -> None:
 
 def test_only_encoders_without_layers_read_sentences(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     static = tiny_encoder(tmp_path / "static", layers=0)
-    assert Encoder.load(static).is_static
-    assert not Encoder.load(tiny_encoder_dir).is_static
+    assert Encoder.load(static).reader is not None
+    assert Encoder.load(tiny_encoder_dir).reader is None
     home = tmp_path / "home"
     write(home, {f"{number}.txt": f"{LONG} {sentence}" for number, sentence in enumerate(SENTENCES)})
     for number, (encoder, reads) in enumerate(((static, True), (tiny_encoder_dir, False))):

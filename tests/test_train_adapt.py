@@ -38,7 +38,7 @@ QUICK = AdaptOptions(steps=60, batch=32, questions=150, shifts=(0.5,), rate=1e-2
 class Pointing:
     """An encoder whose vectors are given by the first character of a text: a, b and c are orthogonal."""
 
-    dimensions, max_tokens, fingerprint, is_static = 3, 512, "pointing", False
+    dimensions, max_tokens, fingerprint, reader = 3, 512, "pointing", None
 
     def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
         return np.eye(3, dtype=np.float32)[["abc".index(text[0]) for text in texts]]

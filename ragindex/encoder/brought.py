@@ -44,7 +44,7 @@ class BroughtEncoder:
     asked when its fingerprint is first needed, no earlier. Thread-safe where the object is.
     """
 
-    is_static = False  # as far as anybody knows
+    reader = None  # as far as anybody knows
     tokenizer = None  # texts go to the object whole: how it counts is its own matter
 
     def __init__(self, name: str, embedding: Embedding | None = None, *, dimensions: int | None = None) -> None:

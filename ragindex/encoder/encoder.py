@@ -20,6 +20,7 @@ from ragindex.encoder.foreign import is_static
 from ragindex.encoder.head import Head
 from ragindex.encoder.prompts import Example, Prompted, Prompts
 from ragindex.encoder.quantise import Output, Quantiser
+from ragindex.encoder.reading import TextReader, TokenForward
 from ragindex.encoder.resolve import find_checkpoint
 from ragindex.encoder.rope import RopeScaling
 from ragindex.encoder.saving import save_encoder
@@ -55,8 +56,8 @@ class TextEncoder(Protocol):
         """Changes whenever a vector could."""
 
     @property
-    def is_static(self) -> bool:
-        """Whether no token reads any other: texts can be encoded while a user waits."""
+    def reader(self) -> TextReader | None:
+        """What reads texts while a user waits; None where tokens read each other."""
 
     def encode_queries(self, texts: Sequence[str], *, instruction: str | None = None) -> np.ndarray:
         """Unit vectors, float32 (len(texts), dimensions)."""
@@ -204,11 +205,6 @@ class Encoder:
         """Hex digest over weights, tokenizer, pooling, prompts and dimensions."""
         return fingerprint(self._checkpoint, self.tokenizer.serialised(), self.dimensions)
 
-    @property
-    def is_static(self) -> bool:
-        """Whether no token reads any other: a text costs no more than the mean of its token rows."""
-        return self._numpy_supported and self._loaded("numpy").is_static
-
     def encode_queries(
         self,
         texts: Sequence[str],
@@ -265,6 +261,13 @@ class Encoder:
         """Late chunking of many texts at once. Raises UsageError when the encoder's pooling does not allow it."""
         head = Head.read(self._checkpoint.directory)
         return SpanReader(self.config, self.tokenizer, head, states=self._states, cut=self._cut)
+
+    @cached_property
+    def reader(self) -> TextReader | None:
+        """What reads texts while a user waits (`ragindex.encoder.reading`); None where tokens read each other."""
+        if not self._numpy_supported or not (forward := self._loaded("numpy")).is_static:
+            return None
+        return TextReader(self.config.prompts, self.tokenizer, cast("TokenForward", forward), cut=self._cut)
 
     def quantiser(self, output: Output | Quantiser) -> Quantiser:
         """What decodes and compares vectors of this encoder in a smaller form. Raises UsageError for an unknown form,

@@ -135,15 +135,28 @@ class Head:
         other.
         """
         starts = np.cumsum([0, *map(len, states)])
-        shares = self._shares(ids, pooled, starts[:-1], pooling, counting)
-        vectors = _pooled(states, shares, starts)
-        if pooling == "mean-query":
-            vectors = _pooled(states, shares * self._answers(states, vectors), starts)
+        vectors = _pooled(states, self.shares(states, ids, pooled, pooling, counting=counting), starts)
         if self.weight is not None:
             vectors = vectors @ self.weight.T
         if self.bias is not None:
             vectors = vectors + self.bias
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+    def shares(
+        self,
+        states: Sequence[np.ndarray],
+        ids: np.ndarray,
+        pooled: np.ndarray,
+        pooling: Pooling,
+        *,
+        counting: Counting = _ALIKE,
+    ) -> np.ndarray:
+        """What each token counts (tokens,) in the mean that its text is pooled to; arguments as for `apply_all`."""
+        starts = np.cumsum([0, *map(len, states)])
+        shares = self._plain_shares(ids, pooled, starts[:-1], pooling, counting)
+        if pooling == "mean-query":
+            shares = shares * self._answers(states, _pooled(states, shares, starts))
+        return shares
 
     def _answers(self, states: Sequence[np.ndarray], means: np.ndarray) -> np.ndarray:
         """How much more the tokens (tokens,) weigh for what they answer to their mean: `MeanQuery` in numpy."""
@@ -159,7 +172,7 @@ class Head:
         ]
         return np.asarray(np.exp(np.concatenate(cosines)), dtype=np.float32)
 
-    def _shares(
+    def _plain_shares(
         self, ids: np.ndarray, pooled: np.ndarray, starts: np.ndarray, pooling: Pooling, counting: Counting
     ) -> np.ndarray:
         shares = pooled.astype(np.float32)

@@ -151,9 +151,19 @@ class NumpyForward:
             yield from (self._states(item.ids) for item in batch)
             return
         used, places = np.unique(np.concatenate([item.ids for item in batch]), return_inverse=True)
-        states = _rms(self._embed(used), self._norm, self._shape.epsilon)
+        states = self.rows(used)
         ends = np.cumsum([len(item.ids) for item in batch])
         yield from (states[span] for span in np.split(places, ends[:-1]))
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """States of tokens (n,) by themselves, float32 (n, hidden); without layers they have them in every text."""
+        return _rms(self._embed(ids), self._norm, self._shape.epsilon)
+
+    def shares(self, item: Tokenized) -> np.ndarray:
+        """What each token of a text counts in its vector, float32 (length,)."""
+        config = self._config
+        states = self._states(item.ids)
+        return self._head.shares([states], item.ids, item.pooled, config.pooling, counting=config.counting)
 
     def _read(self, name: str) -> np.ndarray:
         return np.asarray(self._file.get_tensor(name), dtype=np.float32)

@@ -41,4 +41,12 @@ class StaticForward:
                 f"The tokenizer gives token {highest} but the model knows {len(self._table)}: they are not of "
                 "the same encoder."
             )
-        return np.stack([self._head.apply(self._table[item.ids], item.ids, item.pooled, "mean") for item in batch])
+        return np.stack([self._head.apply(self.rows(item.ids), item.ids, item.pooled, "mean") for item in batch])
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """States of tokens (n,), float32 (n, hidden)."""
+        return np.asarray(self._table[ids], dtype=np.float32)
+
+    def shares(self, item: Tokenized) -> np.ndarray:
+        """What each token of a text counts in its vector, float32 (length,)."""
+        return self._head.shares([self.rows(item.ids)], item.ids, item.pooled, "mean")

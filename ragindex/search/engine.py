@@ -17,8 +17,9 @@ from ragindex.search.documents import ranked_documents
 from ragindex.search.fusion import HEAD
 from ragindex.search.merging import Candidate, merge
 from ragindex.search.query_vectors import QueryVectors
-from ragindex.search.rereading import Passage, Reading, Sentences, fuse_and_read, read_passages, title_line
+from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages, title_line
 from ragindex.search.restricting import Restrictions
+from ragindex.search.sentences import Sentences
 from ragindex.store.catalog import Catalog
 from ragindex.store.rows import BESIDE, ChunkRow, Float32Array, IdArray
 from ragindex.store.snapshot import LiveIndexes
@@ -199,7 +200,7 @@ class Engine:
         fused, reading = fuse_and_read(
             dense,
             lexical,
-            lambda ids: self._read(ids, request.query, vector, dense, texts),
+            lambda ids: self._read(ids, request.query, vector, texts),
             ceiling=texts.ceiling(request.query),
             depth=depth,
             trust=self._encoder().config.trust,
@@ -207,19 +208,19 @@ class Engine:
         )
         return Ranking(fused.ids, fused.scores, dense, lexical, fused.dense_weight, reading)
 
-    def _read(self, ids: IdArray, query: str, vector: Float32Array, dense: Scored, words: TextIndex) -> Reading:
-        encoder = self._encoder()
-        if self._sentences is None and encoder.is_static:
-            self._sentences = Sentences(encoder)
-        entries = self._catalog.texts(ids)
-        return read_passages(
-            [Passage(entry.chunk_id, title_line(entry.title, entry.heading), entry.text) for entry in entries],
-            query=query,
-            vector=vector,
-            dense=dense,
-            words=words,
-            known=self._sentences,
-        )
+    def _read(self, ids: IdArray, query: str, vector: Float32Array, words: TextIndex) -> Reading:
+        reader = self._encoder().reader
+        if self._sentences is None and reader is not None:
+            self._sentences = Sentences(reader)
+        assert self._live.encoder is not None, "hybrid search without an encoder"
+        held = self._catalog.present_vectors(self._live.encoder.id, ids)
+        vectors = dict(zip(held.ids.tolist(), held.vectors, strict=True))
+        passages = [
+            Passage(entry.chunk_id, title_line(entry.title, entry.heading), entry.text, vectors[entry.chunk_id])
+            for entry in self._catalog.texts(ids)
+            if entry.chunk_id in vectors
+        ]
+        return read_passages(passages, query=query, vector=vector, words=words, known=self._sentences)
 
     def rank_documents(self, request: Request) -> list[str]:
         """Paths of the k best documents, best first; nothing is folded away."""

@@ -40,7 +40,7 @@ def shift_towards(texts: Sequence[Text], model: TrainableEncoder, trial: Trial, 
 class _Live:
     """An encoder in training, asked as `TextEncoder` is."""
 
-    is_static = False  # its vectors change with every step, and are all that is asked for
+    reader = None  # its vectors change with every step, and are all that is asked for
 
     def __init__(self, model: TrainableEncoder) -> None:
         self._model = model

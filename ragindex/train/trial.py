@@ -20,7 +20,8 @@ from ragindex.encoder import TextEncoder
 from ragindex.errors import TrainingError
 from ragindex.evaluation import Comparison, paired_bootstrap
 from ragindex.search.fusion import HEAD
-from ragindex.search.rereading import Passage, Reading, Sentences, fuse_and_read, read_passages
+from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages
+from ragindex.search.sentences import Sentences
 from ragindex.store.rows import TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.vector_index import Scored
@@ -113,24 +114,28 @@ class Trial:
         queries = encoder.encode_queries([question.text for question in self.questions])
         dense = np.empty(len(self.questions))
         hybrid = np.empty(len(self.questions))
-        known = Sentences(encoder) if encoder.is_static else None
+        known = Sentences(encoder.reader) if encoder.reader is not None else None
         for start in range(0, len(queries), _BATCH):
             scores = queries[start : start + _BATCH] @ texts.T
             for place, row in enumerate(scores, start=start):
                 row[self._barred(place)] = -np.inf
                 found = _best(row)
                 dense[place] = self._gain(place, found)
-                read = partial(self._read, place, queries[place], found, known)
+                read = partial(self._read, place, queries[place], texts, known)
                 fused, _ = fuse_and_read(found, self._lexical[place], read, ceiling=self._ceilings[place], trust=trust)
                 hybrid[place] = self._gain(place, Scored(fused.ids, fused.scores))
         return Scoreboard(dense, hybrid)
 
-    def _read(self, place: int, vector: np.ndarray, dense: Scored, known: Sentences | None, ids: np.ndarray) -> Reading:
+    def _read(
+        self, place: int, vector: np.ndarray, vectors: np.ndarray, known: Sentences | None, ids: np.ndarray
+    ) -> Reading:
         return read_passages(
-            [Passage(number, self._texts[number].title, self._texts[number].text) for number in ids.tolist()],
+            [
+                Passage(number, self._texts[number].title, self._texts[number].text, vectors[number])
+                for number in ids.tolist()
+            ],
             query=self.questions[place].text,
             vector=vector,
-            dense=dense,
             words=self._words,
             known=known,
         )
