@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from ragindex.chunking import ChunkOptions, TokenCounter, chunk, packing
 from ragindex.chunking.boundaries import sentence_ends, whole_character
 from ragindex.chunking.packing import LEAST_ROOM
+from ragindex.chunking.titles import title_line
 from ragindex.chunking.tokens import LONGEST_TOKEN, WINDOW, TokenMap
 from ragindex.errors import UsageError
 from ragindex.types import Block, BlockKind, Chunk, Document
@@ -396,3 +397,11 @@ def test_lines_and_pages_are_those_of_the_span() -> None:
     chunks = chunk(document, ChunkOptions(20), Words(), lambda title, heading: 0)
     assert list(_lines(chunks)) == ["1-1", "3-3", "5-5", "7-7"]
     assert [piece.page for piece in chunks] == [1, 1, 2, 2]
+
+
+def test_a_title_line_names_each_part_once_and_drops_the_outermost() -> None:
+    assert title_line("Handbook", ("HANDBOOK", "Travel\n by  rail", "")) == "Handbook > Travel by rail"
+    assert title_line("", ("Travel", "Handbook", "Travel")) == "Travel > Handbook > Travel"
+    assert title_line("", ()) == title_line(" ", ("\n",)) == ""
+    assert title_line("Handbook", ("Travel", "Rail"), fits=lambda line: len(line) < 15) == "Travel > Rail"
+    assert title_line("Handbook", ("Travel", "Rail"), fits=lambda _: False) == "Rail"

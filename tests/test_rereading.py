@@ -14,7 +14,7 @@ from ragindex.encoder import Encoder
 from ragindex.search import rereading
 from ragindex.search.fusion import fuse
 from ragindex.search.regularisation import regularised
-from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages, title_line
+from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages
 from ragindex.search.sentences import Sentences
 from ragindex.store.rows import TextEntry
 from ragindex.store.tantivy_index import TantivyIndex
@@ -175,11 +175,6 @@ def test_those_that_are_like_the_best_rise_in_the_fused_list() -> None:
     assert order.index(1) < order.index(6) < order.index(5) < order.index(20)
     fused, _ = fuse_and_read(DENSE, LEXICAL, lambda _: found._replace(vectors=alike), ceiling=30.0, share=0.0)
     assert fused.ids.tolist() == list(range(1, 61))  # vectors were to have no say
-
-
-def test_title_lines() -> None:
-    assert title_line("Handbook", ("Handbook", "Travel\n by  rail", "")) == "Handbook > Travel by rail"
-    assert len(title_line("x" * 999, ())) == 300
 
 
 def test_only_encoders_without_layers_read_sentences(tmp_path: Path, tiny_encoder_dir: Path) -> None:

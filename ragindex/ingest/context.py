@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 
+from ragindex.chunking.titles import title_line
 from ragindex.encoder import Encoder
 from ragindex.ingest.late import late_keys
 from ragindex.types import Chunk, Document
 
 __all__ = ["ChunkContext"]
 
-_SEPARATOR = " > "
 _LONGEST = 48  # tokens of a title line
 
 
@@ -61,12 +61,8 @@ class ChunkContext:
         return digest.digest()
 
     def _title(self, document_title: str, heading: tuple[str, ...]) -> str:
-        parts = [part for part in (" ".join(part.split()) for part in (document_title, *heading)) if part]
-        if len(parts) > 1 and parts[0].casefold() == parts[1].casefold():
-            parts = parts[1:]  # a document's title is usually its first heading
-        while len(parts) > 1 and self._encoder.tokenizer.count(_SEPARATOR.join(parts)) > self._most:
-            parts.pop(0)
-        line = _SEPARATOR.join(parts)
+        count = self._encoder.tokenizer.count
+        line = title_line(document_title, heading, fits=lambda line: count(line) <= self._most)
         offsets = self._encoder.tokenizer.offsets(line)
         return line if len(offsets) <= self._most else line[: int(offsets[self._most - 1][1])].rstrip()
 

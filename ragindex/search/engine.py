@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ragindex.chunking.titles import title_line
 from ragindex.errors import StoreError, UsageError
 from ragindex.filters import Filter
 from ragindex.search.diversity import diversified
@@ -17,7 +18,7 @@ from ragindex.search.documents import ranked_documents
 from ragindex.search.fusion import HEAD
 from ragindex.search.merging import Candidate, merge
 from ragindex.search.query_vectors import QueryVectors
-from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages, title_line
+from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages
 from ragindex.search.restricting import Restrictions
 from ragindex.search.sentences import Sentences
 from ragindex.store.catalog import Catalog

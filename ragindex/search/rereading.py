@@ -32,7 +32,7 @@ from ragindex.store.rows import Float32Array, IdArray
 from ragindex.store.text_index import TextIndex
 from ragindex.store.vector_index import Scored
 
-__all__ = ["Passage", "Reader", "Reading", "fuse_and_read", "read_passages", "title_line"]
+__all__ = ["Passage", "Reader", "Reading", "fuse_and_read", "read_passages"]
 
 _READ = 20  # candidates; with 10, the sets' mean is 0.001 lower, with 30 the same
 _SENTENCE = 0.5  # of the weight of the dense list: the best sentence, the rest is the passage's
@@ -40,7 +40,7 @@ _INTERACTION = 0.3  # what late interaction counts beside a cosine
 _ORDER = 0.7  # what a pair of words in order counts, in words
 _LIKENESS = 0.3  # of a fused score: what the passages like it have
 _LONGEST = 8_000  # characters of a passage that are read: those that other programs bring may be books
-_LONGEST_TITLE = 300
+_LONGEST_TITLE = 300  # characters of what is read of a title
 
 
 class Reading(NamedTuple):
@@ -123,7 +123,7 @@ def _sorted(ids: IdArray, scores: Float32Array) -> tuple[IdArray, Float32Array]:
 
 
 class Passage(NamedTuple):
-    """What is read. title: what stands above the text, in a line; vector: its own, (d,)."""
+    """What is read. title: the line above the text; vector: its own, (d,)."""
 
     id: int
     title: str
@@ -139,7 +139,7 @@ def read_passages(
     """
     count = len(passages)
     texts = [passage.text[:_LONGEST] for passage in passages]
-    titles = [passage.title for passage in passages]
+    titles = [passage.title[:_LONGEST_TITLE] for passage in passages]
     ordered = words.order_gains(query, [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)])
     vectors = np.stack([passage.vector for passage in passages]) if count else np.empty((0, len(vector)), np.float32)
     nearer, answered, best = np.zeros(count, np.float32), np.zeros(count, np.float32), [""] * count
@@ -154,9 +154,3 @@ def read_passages(
                 best[place] = one.sentences[nearest]
                 nearer[place] = cosines[nearest] - own[place] if len(one.sentences) > 1 else 0.0
     return Reading(np.array([passage.id for passage in passages], np.int64), nearer, answered, ordered, vectors, best)
-
-
-def title_line(title: str, heading: Sequence[str]) -> str:
-    """What stands above a passage, in a line."""
-    parts = (" ".join(part.split()) for part in (title, *heading))
-    return " > ".join(dict.fromkeys(part for part in parts if part))[:_LONGEST_TITLE]

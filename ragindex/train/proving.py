@@ -13,7 +13,7 @@ from ragindex.evaluation import Dataset
 from ragindex.train.data.corpus import CorpusStatistics
 from ragindex.train.data.documents import split_documents
 from ragindex.train.data.pairs import PairOptions, document_pairs
-from ragindex.train.data.passages import Material, prepared, title_line
+from ragindex.train.data.passages import Material, prepared, told_title
 from ragindex.train.trial import Question, Text, Trial
 from ragindex.types import Block, Document
 
@@ -138,7 +138,7 @@ class Corpus:
 
     def _crowd(self, most: int) -> list[Text]:
         texts = [
-            Text(passage.text, title_line(material.title, passage.heading), unit=0, document=number)
+            Text(passage.text, told_title(material.title, passage.heading), unit=0, document=number)
             for number, material in enumerate(self.materials)
             for passage in material.passages
         ]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ragindex.chunking.titles import title_line
 from ragindex.errors import TrainingError, UsageError
 from ragindex.loaders.decode import clean
 from ragindex.store.faiss_base import load_faiss
@@ -81,7 +82,7 @@ class StorePassages:
         unique = {self._key(hit.text): hit for hit in reversed(hits)}
         hits = list(unique.values())
         return Found(
-            [Candidate(hit.text, _title(hit), hit.path, key) for key, hit in unique.items()],
+            [Candidate(hit.text, title_line(hit.title, hit.heading), hit.path, key) for key, hit in unique.items()],
             _numbers(hit.scores.dense if self._same_encoder else None for hit in hits),
             _numbers(hit.scores.lexical for hit in hits),
         )
@@ -167,14 +168,6 @@ def read_passages(path: Path) -> Iterator[Candidate]:
         text, title = clean(row["text"]), clean(str(row.get("title") or ""))
         if text.strip():
             yield candidate(text, title=title, document=next((str(row[key]) for key in _DOCUMENT if row.get(key)), ""))
-
-
-def _title(hit: Hit) -> str:
-    """The title line of a chunk, as the store's encoder was shown it."""
-    parts = [" ".join(part.split()) for part in (hit.title, *hit.heading) if part.strip()]
-    if len(parts) > 1 and parts[0].casefold() == parts[1].casefold():
-        parts = parts[1:]  # a document's title is usually its first heading
-    return " > ".join(parts)
 
 
 def _numbers(values: Iterable[float | None]) -> Float32Array:

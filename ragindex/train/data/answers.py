@@ -12,7 +12,7 @@ from itertools import pairwise
 from ragindex.train.data.definitions import Definition, definitions, labels
 from ragindex.train.data.examples import Example
 from ragindex.train.data.keys import folded
-from ragindex.train.data.passages import Material, Passage, title_line
+from ragindex.train.data.passages import Material, Passage, told_title
 from ragindex.train.data.prose import count_words, is_heading, is_legal, is_prose, plain, shortened
 from ragindex.train.data.source_code import Documented, documented, spoken
 
@@ -36,7 +36,7 @@ def term_definition(material: Material) -> Iterator[Example]:
     """A term finds its definition (DefSent+, arXiv 2405.16153, trains sentence vectors on such pairs)."""
     for passage, definition in _definitions(material):
         kept = material.keeps()
-        line = title_line(material.title, passage.heading, without=() if kept else (definition.term,))
+        line = told_title(material.title, passage.heading, without=() if kept else (definition.term,))
         text = definition.whole if kept else definition.meaning
         yield Example(definition.term, text, title=line, source="term-definition")
 
@@ -96,7 +96,7 @@ def _headed(material: Material) -> Iterator[Example]:
         question = plain(section.heading[-1])
         if _is_question(question):
             without = () if material.keeps() else (question,)
-            line = title_line(material.title, section.heading, without=without)
+            line = told_title(material.title, section.heading, without=without)
             yield Example(question, section.text, title=line, source="question-answer")
 
 
@@ -128,7 +128,7 @@ def _answered(material: Material, passage: Passage, question: str, answer: str) 
     if material.keeps():
         answer = f"{question}\n{answer}"
     if count_words(question) in _QUESTION_WORDS:
-        line = title_line(material.title, passage.heading)
+        line = told_title(material.title, passage.heading)
         yield Example(question, answer, title=line, source="question-answer")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ragindex.train.data.examples import Example
 from ragindex.train.data.keys import folded
-from ragindex.train.data.passages import Material, Passage, title_line
+from ragindex.train.data.passages import Material, Passage, told_title
 from ragindex.train.data.prose import (
     Span,
     count_words,
@@ -53,7 +53,7 @@ def title_section(material: Material) -> Iterator[Example]:
         if is_prose(passage.text):
             without = () if material.keeps() else (title,)
             yield Example(
-                title, passage.text, title=title_line(title, passage.heading, without=without), source="title-section"
+                title, passage.text, title=told_title(title, passage.heading, without=without), source="title-section"
             )
 
 
@@ -63,7 +63,7 @@ def heading_section(material: Material) -> Iterator[Example]:
         asked = _asked_headings(material, section.heading)
         if asked and not asked[-1].endswith("?") and count_words(section.text) >= _LEFT:
             without = () if material.keeps() else (*section.heading, *asked)
-            line = title_line(material.title, section.heading, without=without)
+            line = told_title(material.title, section.heading, without=without)
             yield Example(" - ".join(asked), section.text, title=line, source="heading-section")
 
 
@@ -98,7 +98,7 @@ def crop_crop(material: Material) -> Iterator[Example]:
         query = plain(_crop(material, passage.text, spans, short))
         positive = _crop(material, passage.text, spans, long)
         if (material.language or is_prose(query)) and _says_something(material, query):
-            yield Example(query, positive, title=title_line(material.title, passage.heading), source="crop-crop")
+            yield Example(query, positive, title=told_title(material.title, passage.heading), source="crop-crop")
 
 
 def words_passage(material: Material) -> Iterator[Example]:
@@ -132,7 +132,7 @@ def _words(material: Material, passage: Passage) -> Example | None:
         gone = {folded(passage.text[span.start : span.end]) for span in drawn}
         spots = [span for span in spans if folded(text[span.start : span.end]) in gone]
         text = _without(text, spots)
-    return Example(query, text, title=title_line(material.title, passage.heading), source="words-passage")
+    return Example(query, text, title=told_title(material.title, passage.heading), source="words-passage")
 
 
 def _clause(material: Material, passage: Passage) -> Example | None:
@@ -140,7 +140,7 @@ def _clause(material: Material, passage: Passage) -> Example | None:
     clauses = [each for each in _CLAUSE.split(passage.text) if 4 <= len(each) <= 24]
     if not clauses:
         return None
-    title = title_line(material.title, passage.heading)
+    title = told_title(material.title, passage.heading)
     return Example(material.random.choice(clauses), passage.text, title=title, source="words-passage")
 
 
@@ -194,7 +194,7 @@ def _cut_out(material: Material, passage: Passage, spans: Sequence[Span], source
         kept = material.keeps()
         text = passage.text if kept else _without(passage.text, [span])
         if is_prose(text, fewest=_LEFT) and (kept or folded(query) not in folded(text)):
-            yield Example(query, text, title=title_line(material.title, passage.heading), source=source)
+            yield Example(query, text, title=told_title(material.title, passage.heading), source=source)
             return
 
 
@@ -208,7 +208,7 @@ def _run_out(material: Material, passage: Passage) -> Iterator[Example]:
     query = plain(passage.text[run.start : run.end])
     if is_prose(query) and _says_something(material, query):
         text = passage.text if material.keeps() else _without(passage.text, [run])
-        yield Example(query, text, title=title_line(material.title, passage.heading), source="sentence-context")
+        yield Example(query, text, title=told_title(material.title, passage.heading), source="sentence-context")
 
 
 def _unlabelled(material: Material, sentence: str) -> str:

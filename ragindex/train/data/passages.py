@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ragindex.chunking import ChunkOptions, chunk
+from ragindex.chunking.titles import title_line
 from ragindex.loaders.formats import format_of
 from ragindex.loaders.front_matter import read_front_matter
 from ragindex.train.data.corpus import CorpusStatistics
@@ -17,7 +18,7 @@ from ragindex.train.data.prose import WordCounter, count_words, is_prose, is_rul
 from ragindex.train.data.source_code import language_of
 from ragindex.types import Block, Document
 
-__all__ = ["Material", "Passage", "prepared", "title_line"]
+__all__ = ["Material", "Passage", "prepared", "told_title"]
 
 _FEWEST = 12  # words of a passage worth finding
 _FEWEST_SECTION = 5
@@ -80,16 +81,11 @@ def prepared(document: Document, *, statistics: CorpusStatistics, words: int, ke
     )
 
 
-def title_line(title: str, heading: Sequence[str], *, without: Collection[str] = ()) -> str:
-    """The title that a passage is embedded with, "Handbook > Travel > Rail", less the parts that are the query."""
+def told_title(title: str, heading: Sequence[str], *, without: Collection[str] = ()) -> str:
+    """The title line that a passage is embedded with, less the parts that are the query."""
     gone = {folded(part) for part in without}
-    parts: list[str] = []
-    for part in (" ".join(each.split()) for each in (title, *heading)):
-        if part and folded(part) not in gone and (not parts or folded(part) != folded(parts[-1])):
-            parts.append(part)
-    while len(parts) > 1 and sum(map(count_words, parts)) > _LONGEST_TITLE:
-        parts.pop(0)
-    return " > ".join(parts)
+    kept, *below = ("" if folded(part) in gone else part for part in (title, *heading))
+    return title_line(kept, below, fits=lambda line: count_words(line) <= _LONGEST_TITLE)
 
 
 class _Cleaner:
