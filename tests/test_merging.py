@@ -93,6 +93,22 @@ def test_near_duplicates_of_other_documents_are_folded_and_others_are_not():
     assert found[2].merged == (6,)
 
 
+def test_what_a_document_says_twice_is_one_hit():
+    """A log, a form, a licence text: the same lines over and over."""
+    same = "Nothing new was seen on the watch from eight to twelve, and the tide was low. "
+    log = same * 20 + "At noon a sail came up in the west, and everybody was called on deck to look at it."
+    spans = [(n * len(same), (n + 1) * len(same)) for n in (0, 2, 4, 6, 8)] + [(20 * len(same), len(log))]
+    found = merge([candidate(n, *span, text=log) for n, span in enumerate(spans, 1)], 5)
+    assert ids(found) == [1, 6]
+    assert found[0].merged == (2, 3, 4, 5)
+    assert found[0].row.text == same  # its own place is cited
+    # Copies that overlap as well, as the chunks of a long line do: three become one span, the others its copies.
+    line = "x" * 1000
+    found = merge([candidate(n, n * 90, n * 90 + 100, text=line) for n in range(6)], 5)
+    assert [(item.row.start, item.row.end) for item in found] == [(0, 280)]
+    assert found[0].merged == (1, 2, 3, 4, 5)
+
+
 def test_limit_counts_what_remains_and_folds_what_follows_up_to_the_next_new_one():
     found = merge([candidate(n, n * 1000 % 2500, n * 1000 % 2500 + 10, document=n) for n in range(1, 9)], 3)
     assert len(found) == 3

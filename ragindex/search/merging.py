@@ -1,4 +1,4 @@
-"""Folds hits together that say the same: overlapping spans of one document, and near-duplicates across documents."""
+"""Folds hits together that say the same: overlapping spans of one document, and near-duplicates anywhere."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def merge(candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
     shingles: list[frozenset[int]] = []
     for candidate in candidates:
         own = _shingles(candidate.row.text)
-        place = _place(candidate, own, kept, shingles)
+        place = next((place for place, other in enumerate(kept) if _joins(other, candidate)), None)
         if place is not None:
-            if kept[place].row.document_id == candidate.row.document_id and _overlap(kept[place].row, candidate.row):
-                kept[place] = _joined(kept[place], candidate)
-            else:
-                kept[place] = replace(kept[place], merged=(*kept[place].merged, candidate.row.chunk_id))
+            kept[place] = _joined(kept[place], candidate)
+            continue
+        place = next((place for place, theirs in enumerate(shingles) if _similar(own, theirs)), None)
+        if place is not None:
+            kept[place] = replace(kept[place], merged=(*kept[place].merged, candidate.row.chunk_id))
         elif len(kept) < limit:
             kept.append(candidate)
             shingles.append(own)
@@ -47,16 +48,10 @@ def merge(candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
     return kept
 
 
-def _place(
-    candidate: Candidate, own: frozenset[int], kept: list[Candidate], shingles: list[frozenset[int]]
-) -> int | None:
-    for index, other in enumerate(kept):
-        if other.row.document_id == candidate.row.document_id:
-            if _overlap(other.row, candidate.row) and len(other.merged) < _MOST - 1:
-                return index
-        elif _similar(own, shingles[index]):
-            return index
-    return None
+def _joins(one: Candidate, other: Candidate) -> bool:
+    """Whether two spans of a document become one."""
+    same = one.row.document_id == other.row.document_id
+    return same and _overlap(one.row, other.row) and len(one.merged) < _MOST - 1
 
 
 def _overlap(one: ChunkRow, other: ChunkRow) -> bool:
