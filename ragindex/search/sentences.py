@@ -7,14 +7,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ragindex.chunking.boundaries import sentence_ends
-from ragindex.encoder.reading import TextReader
 from ragindex.errors import EncoderError
 from ragindex.store.rows import Float32Array, IdArray
+
+if TYPE_CHECKING:
+    from ragindex.encoder.reading import TextReader  # brings the tokenizer along, which a lexical query does not need
 
 __all__ = ["Sentences", "Told", "sentences"]
 
