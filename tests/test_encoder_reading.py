@@ -24,8 +24,9 @@ def test_late_interaction_is_the_weighted_mean_of_the_best_cosines(tmp_path: Pat
     """Held against the formula, with vectors of the tokens from the encoder itself."""
     encoder = _static(tmp_path / "encoder", pooling=pooling, head=head, specials=False)
     assert encoder.reader is not None
-    read = encoder.reader.read(SENTENCES)
-    np.testing.assert_allclose(read.vectors, encoder.encode_documents(SENTENCES), atol=1e-6)
+    texts = [*SENTENCES, "kettle", "water"]  # a single word has nothing near to most of the query's
+    read = encoder.reader.read(texts)
+    np.testing.assert_allclose(read.vectors, encoder.encode_documents(texts), atol=1e-6)
     forward = encoder._loaded("numpy")
     prompts = encoder.config.prompts
 
@@ -41,7 +42,8 @@ def test_late_interaction_is_the_weighted_mean_of_the_best_cosines(tmp_path: Pat
     if pooling == "weighted-mean":
         weights *= np.arange(1, len(asked) + 1)
     weights *= np.linalg.norm(forward.rows(asked), axis=1)
-    for tokens, sentence, told in zip(read.tokens, SENTENCES, encoder.reader.interact(QUERY, read.tokens), strict=True):
+    answered = encoder.reader.interact(QUERY, read.tokens)
+    for tokens, sentence, told in zip(read.tokens, texts, answered, strict=True):
         assert set(tokens.tolist()) == set(ids(sentence).tolist())
         best = np.array([max(max(float(rows[one] @ rows[other]), 0) for other in ids(sentence)) for one in asked])
         assert told == pytest.approx(weights @ best / weights.sum(), abs=1e-5)

@@ -16,7 +16,8 @@ from ragindex.search.fusion import fuse
 from ragindex.search.regularisation import regularised
 from ragindex.search.rereading import Passage, Reading, fuse_and_read, read_passages
 from ragindex.search.sentences import Sentences
-from ragindex.store.rows import TextEntry
+from ragindex.store.catalog import Catalog
+from ragindex.store.rows import TextEntry, VectorBatch
 from ragindex.store.tantivy_index import TantivyIndex
 from ragindex.store.text_index import MemoryTextIndex, TextIndex
 from ragindex.store.vector_index import Scored
@@ -143,6 +144,19 @@ def test_the_sentence_that_answers_is_found() -> None:
     assert read_passages([], known=Sentences(encoder.reader), **ask).vectors.shape == (0, len(vector))
 
 
+def test_of_a_book_the_beginning_is_read() -> None:
+    """Other programs may bring records of any length, with titles of any length."""
+    encoder = Encoder.load("bundled")
+    assert encoder.reader is not None
+    vector = encoder.encode_queries(["whelk"])[0]
+    index = MemoryTextIndex()
+    for title, text in (("", f"{LONG} " * 150 + "A whelk is a snail."), ("mill " * 100 + "whelk", f"{LONG} {LONG}")):
+        passage = Passage(1, title, text, vector)
+        told = read_passages([passage], query="whelk", vector=vector, words=index, known=Sentences(encoder.reader))
+        assert told.answered[0] < 0.9
+        assert told.sentences[0] in LONG
+
+
 def test_a_passage_among_its_like_rises() -> None:
     """Four passages; the second stands alone, the others say nearly the same."""
     vectors = np.array([[1, 0, 0], [0, 1, 0], [1, 0.1, 0], [1, 0, 0.1]], np.float32)
@@ -198,6 +212,24 @@ def test_only_encoders_without_layers_read_sentences(tmp_path: Path, tiny_encode
             dense = {hit.chunk_id: hit.score for hit in index.search(SENTENCES[0], k=10, mode="dense")}
             for hit in index.search(SENTENCES[0], k=10):
                 assert hit.scores.dense == pytest.approx(dense[hit.chunk_id], abs=1e-5)
+
+
+def test_a_passage_that_goes_while_it_is_read_is_left_out(
+    tmp_path: Path, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text is still found, its vector is not."""
+    home = tmp_path / "home"
+    write(home, {f"{number}.txt": sentence for number, sentence in enumerate(SENTENCES)})
+    with open_index(tmp_path, tiny_encoder_dir) as index:
+        index.add(home)
+        every = Catalog.present_vectors
+
+        def fewer(self: Catalog, encoder: int, ids: Sequence[int]) -> VectorBatch:
+            held = every(self, encoder, ids)
+            return VectorBatch(held.ids[1:], held.vectors[1:])
+
+        monkeypatch.setattr(Catalog, "present_vectors", fewer)
+        assert len(index.search(SENTENCES[0], k=5)) == 5
 
 
 def test_hybrid_search_prefers_the_order_of_the_query(
