@@ -93,6 +93,14 @@ def test_near_duplicates_of_other_documents_are_folded_and_others_are_not():
     assert found[2].merged == (6,)
 
 
+def test_copies_take_no_room_from_neighbours():
+    copies = [candidate(number, 0, 900, document=number) for number in (2, 3, 4)]
+    found = merge([candidate(1, 0, 900), *copies, candidate(5, 800, 1700), candidate(6, 1600, 2400)], 5)
+    assert ids(found) == [1]
+    assert found[0].merged == (2, 3, 4, 5, 6)
+    assert found[0].row.text == TEXT[:2400]
+
+
 def test_what_a_document_says_twice_is_one_hit():
     """A log, a form, a licence text: the same lines over and over."""
     same = "Nothing new was seen on the watch from eight to twelve, and the tide was low. "

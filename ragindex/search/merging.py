@@ -16,11 +16,14 @@ _MOST = 3  # chunks that one hit may span
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A chunk on its way to becoming a hit; `row` spans all the chunks folded into it, `merged` names the others."""
+    """A chunk on its way to becoming a hit; `row` spans all the chunks joined with it, `merged` names these and its
+    copies, `chunks` counts what is spanned.
+    """
 
     row: ChunkRow
     score: float
     merged: tuple[int, ...] = ()
+    chunks: int = 1
 
 
 def merge(candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
@@ -51,7 +54,7 @@ def merge(candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
 def _joins(one: Candidate, other: Candidate) -> bool:
     """Whether two spans of a document become one."""
     same = one.row.document_id == other.row.document_id
-    return same and _overlap(one.row, other.row) and len(one.merged) < _MOST - 1
+    return same and _overlap(one.row, other.row) and one.chunks < _MOST
 
 
 def _overlap(one: ChunkRow, other: ChunkRow) -> bool:
@@ -71,7 +74,7 @@ def _joined(best: Candidate, other: Candidate) -> Candidate:
         line_end=max(first.line_end, last.line_end),
         tokens=best.row.tokens + other.row.tokens,
     )
-    return replace(best, row=row, merged=(*best.merged, other.row.chunk_id))
+    return replace(best, row=row, merged=(*best.merged, other.row.chunk_id), chunks=best.chunks + 1)
 
 
 def _shingles(text: str) -> frozenset[int]:
