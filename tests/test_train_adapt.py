@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -54,6 +55,36 @@ def _texts() -> list[Text]:
         Text("a third kettle", "", unit=2, document=1),
         Text("b anchor", "", unit=3, document=2),
     ]
+
+
+class Unread:
+    """The bundled encoder as one that cannot read while a user waits."""
+
+    reader = None
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.dimensions, self.max_tokens, self.fingerprint = encoder.dimensions, encoder.max_tokens, "unread"
+        self.encode_queries, self.encode_documents = encoder.encode_queries, encoder.encode_documents
+
+
+def test_hybrid_search_is_tried_with_what_a_static_encoder_reads() -> None:
+    """As users get it: what is asked about stands in the midst of something else."""
+    rest = "The mill stood still for weeks on end, since the rain had come late and nobody could mend the wheel. "
+    things = ["doctor", "lawyer", "river", "violin", "passport", "volcano", "bakery", "rocket", "orchard", "battery"]
+    texts = [
+        Text(f"{rest * 6}A {one} was seen beside the {other} that day. {rest}", "", unit=number, document=number)
+        for number, (one, other) in enumerate(itertools.combinations(things, 2))
+    ]
+    alike = ["physician", "attorney", "stream", "fiddle", "visa", "crater", "bread", "missile", "apples", "charger"]
+    near = dict(zip(things, alike, strict=True))
+    questions = [
+        Question(f"{near[one]}, {near[other]}", {number: 1.0})
+        for number, (one, other) in enumerate(itertools.combinations(things, 2))
+    ]
+    trial, encoder = Trial(texts, questions), Encoder.load("bundled")
+    read, unread = trial.measure(encoder, trust=1.0), trial.measure(Unread(encoder), trust=1.0)
+    np.testing.assert_array_equal(read.dense, unread.dense)
+    assert read.hybrid.mean() > unread.hybrid.mean() + 0.01
 
 
 def test_gains_are_those_of_ndcg() -> None:
